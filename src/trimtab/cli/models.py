@@ -1,0 +1,157 @@
+"""The MODEL argument: what can be refused before anything heavy is imported, and the engine that runs it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.engines import DEFAULT, ENGINES, engine_class, load_engine
+from trimtab.errors import FormatError, InputError
+
+from .frame import Desk
+
+if TYPE_CHECKING:
+    from trimtab.engines.base import Engine
+
+#: Where configurations keep the number of blocks, the width and the context.
+_DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a model's configuration says without loading it; None where it does not (a hub id, say)."""
+
+    n_layers: int | None = None
+    hidden_size: int | None = None
+    context_length: int | None = None
+    folder: Path | None = None
+
+    def count_tokens(self, texts: list[str]) -> int | None:
+        """Tokens of bare texts with the folder's own tokenizer; None where there is none to be had."""
+        file = None if self.folder is None else self.folder / "tokenizer.json"
+        if file is None or not file.exists():
+            return None
+        try:
+            from tokenizers import Tokenizer  # type: ignore[import-not-found]
+        except ImportError:
+            return None
+        return sum(len(e.ids) for e in Tokenizer.from_file(str(file)).encode_batch(texts))
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--engine`, `--dtype` and `--device`, passed on as keywords."""
+    for option in (
+        click.option("--device", default=None, help="Device to run on, e.g. cpu or cuda (the engine's choice)."),
+        click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice)."),
+        click.option("--engine", type=click.Choice(list(ENGINES)), default=DEFAULT, help="What runs the model."),
+    ):
+        function = option(function)
+    return function
+
+
+def glance(model: str, engine: str) -> Glance:
+    """Check a model folder (there, with a configuration and whole weights) and read its size."""
+    if engine == "reference":
+        return Glance()
+    if model == "embedded":
+        from trimtab import embedded
+
+        folder = Path(embedded.MODEL)
+    else:
+        folder = Path(model).expanduser()
+    if not folder.exists():
+        if _HUB_ID.fullmatch(model) and not Path(model).parent.is_dir():
+            return Glance()
+        if "/" not in model and _HUB_ID.fullmatch(model):
+            return Glance()
+        raise FormatError(f"no such model folder: {model}; give a folder with config.json, or a hub id")
+    if not folder.is_dir():
+        raise FormatError(f"{model} is a file; a model is a folder with config.json and weights")
+    config = _config(folder)
+    _check_weights(folder)
+    return Glance(*(_number(config, names) for names in (_DEPTH, _WIDTH, _CONTEXT)), folder=folder)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.exists():
+        raise FormatError(f"{folder} is no model folder: it has no config.json")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{file} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{file} is damaged: it does not hold an object")
+    text = found.get("text_config")  # vision-language models keep the language tower's numbers here
+    return {**found, **text} if isinstance(text, dict) else found
+
+
+def _number(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((config[n] for n in names if isinstance(config.get(n), int)), None)
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse a folder without weights, and safetensors files whose length is not what their header promises."""
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards and not any(folder.glob("*.bin")):
+        raise FormatError(f"{folder} has no weights: no *.safetensors and no *.bin")
+    for shard in shards:
+        size = shard.stat().st_size
+        try:
+            with shard.open("rb") as stream:
+                head = int.from_bytes(stream.read(8), "little")
+                entries = json.loads(stream.read(head)) if 0 < head <= size else None
+            ends = [e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+            raise FormatError(f"{shard} is truncated or not a safetensors file; fetch it again") from None
+        if 8 + head + max(ends, default=0) != size:
+            raise FormatError(
+                f"{shard} is truncated: its header promises {8 + head + max(ends, default=0)} bytes and it has {size}; "
+                "fetch it again"
+            )
+
+
+def open_engine(desk: Desk, model: str, engine: str, **options: Any) -> Engine:
+    """Load the model; a flag that this engine does not know is refused by name."""
+    given = {k: v for k, v in options.items() if v is not None}
+    known = inspect.signature(engine_class(engine).load).parameters  # type: ignore[attr-defined]
+    for name in given:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            raise InputError(f"the {engine} engine takes no --{name.replace('_', '-')}; leave it out")
+    desk.note(f"loading {model} ({engine})")
+    return load_engine(model, engine, **given)
+
+
+@contextmanager
+def spoken_warnings(desk: Desk) -> Iterator[list[str]]:
+    """Python warnings become `warning: …` lines, each text once; the list fills with them."""
+    said: list[str] = []
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = str(message)
+        if text not in said:
+            said.append(text)
+            desk.warn(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield said
+
+
+def layer_words(layer: int, n_layers: int | None) -> str:
+    """ "layer 18 of 36 (50 %)"; the count alone where the depth is unknown."""
+    return f"layer {layer}" if not n_layers else f"layer {layer} of {n_layers} ({100 * layer / n_layers:.0f} %)"

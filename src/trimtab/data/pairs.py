@@ -1,0 +1,55 @@
+"""Pairs as JSON lines: `{"positive": …, "negative": …, "concept": "happy", "group": "scene 3"}`.
+
+Each side is text or `{"messages": [{"role": …, "content": …}, …]}`. Without "concept" the file's name is the
+concept; without "group" each pair is its own group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.data.contrast import Contrast, Item, as_item
+from trimtab.data.reading import parse, text_of
+from trimtab.errors import InputError, UnknownName
+
+KEYS = ("positive", "negative", "concept", "group")
+Pair = tuple[Item, Item, str]
+
+
+def claims(path: Path) -> bool:
+    """Files of JSON lines."""
+    return path.suffix in (".jsonl", ".ndjson")
+
+
+def load(path: Path, negatives: Path | None = None) -> list[Contrast]:
+    """One paired contrast per concept, in order of appearance."""
+    if negatives is not None:
+        raise InputError(f"{path} holds pairs, which bring their own negatives; leave --negatives out")
+    found: dict[str, list[Pair]] = {}
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        if line.strip():
+            concept, pair = _read(parse(line, path, number), path, number)
+            found.setdefault(concept, []).append(pair)
+    return [_contrast(concept, pairs, path) for concept, pairs in found.items()]
+
+
+def _read(row: Any, path: Path, number: int) -> tuple[str, Pair]:
+    where = f"{path} line {number}"
+    if not isinstance(row, Mapping):
+        raise InputError(f'{where}: a pair is {{"positive": …, "negative": …}}, got {type(row).__name__}')
+    for key in row:
+        if key not in KEYS:
+            raise UnknownName.of("key", key, KEYS, f"It stands in {where}.")
+    for side in ("positive", "negative"):
+        if row.get(side) in (None, "", []):
+            raise InputError(f"{where} is one-sided: {side!r} is missing or empty; a pair needs both sides")
+    positive, negative = (as_item(row[s], f"{where}, {s!r}") for s in ("positive", "negative"))
+    group = row.get("group", f"line {number}")
+    return str(row.get("concept") or path.stem), (positive, negative, str(group))
+
+
+def _contrast(concept: str, pairs: list[Pair], path: Path) -> Contrast:
+    positive, negative, groups = zip(*pairs, strict=True)
+    return Contrast(concept, positive, negative, paired=True, groups=groups, source=str(path))

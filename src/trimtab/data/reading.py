@@ -1,0 +1,67 @@
+"""Read text files of data, with the file and the line in every complaint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import FormatError, InputError
+
+
+def text_of(path: Path) -> str:
+    """A file's text; an empty, unreadable or binary file is an error in words."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text.strip():
+        raise InputError(f"{path} is empty: it holds no texts")
+    return text
+
+
+def json_of(path: Path) -> Any:
+    """A whole JSON file."""
+    return parse(text_of(path), path)
+
+
+def parse(text: str, path: Path, line: int | None = None) -> Any:
+    """JSON with the line in the error; `line` is that of a single-line record."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        at = line if line is not None else getattr(error, "lineno", "?")
+        message = getattr(error, "msg", str(error))
+        column = getattr(error, "colno", "?")
+        raise FormatError(f"{path} line {at}, column {column}: not JSON: {message}") from error
+
+
+def mapping_of(path: Path) -> Mapping[str, Any]:
+    """A JSON or YAML file that holds an object."""
+    if path.suffix == ".json":
+        found = json_of(path)
+    else:
+        import yaml
+
+        try:
+            found = yaml.safe_load(text_of(path))
+        except yaml.YAMLError as error:
+            raise FormatError(f"{path} is not YAML: {error}") from error
+    if not isinstance(found, Mapping):
+        raise FormatError(f"{path} must hold an object, not a {type(found).__name__}")
+    return found
+
+
+def first_character(path: Path) -> str:
+    """The first character that is not a blank; "" where there is none or the file cannot be read as text."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            while chunk := stream.read(4096):
+                if stripped := chunk.lstrip():
+                    return stripped[0]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return ""

@@ -1,0 +1,390 @@
+"""The engine's surface. Subclasses implement six underscored methods; every check lives here, once, for all
+engines.
+
+A request is prepared before anything runs: its prompt is encoded, its plan resolved against `library` and
+`info`, sites and widths checked, the context length respected. What an engine cannot do raises `Unsupported`
+there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trimtab.activations import Evidence, pool_positions
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines.collect import Comparison, collect
+from trimtab.engines.requests import (
+    Capture,
+    CaptureSpec,
+    Completion,
+    Event,
+    Message,
+    PlanLike,
+    PromptLike,
+    Reply,
+    Request,
+    Sample,
+    Sampling,
+    Score,
+    ScoreRequest,
+)
+from trimtab.errors import InputError
+from trimtab.plans import EMPTY, SteeringPlan
+from trimtab.prompts import Positions, Prompt, Range, in_ranges, resolve_positions
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import ModelInfo, Site
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class CaptureItem:
+    """One prepared capture: which absolute `positions` [n] of the prompt to return, under which plan."""
+
+    prompt: Prompt
+    positions: np.ndarray
+    plan: ResolvedPlan = EMPTY
+
+
+class Engine(ABC):
+    """A model that can be read and steered. `library` maps names to vectors for plans that use names."""
+
+    name: ClassVar[str]
+    info: ModelInfo
+    library: dict[str, ConceptVectors | Direction]
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info = info
+        self.library = {}
+        self._default_plan: contextvars.ContextVar[PlanLike] = contextvars.ContextVar("plan", default=None)
+        self._lock = threading.RLock()
+        self._warned_raw = False
+
+    # --- what a subclass implements
+    # ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def _encode_text(self, text: str) -> Prompt:
+        """Tokens of bare text, with the special tokens the model expects in front."""
+
+    @abstractmethod
+    def _encode_messages(
+        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
+    ) -> Prompt:
+        """Tokens of the rendered chat template with one span per message."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
+        """Text of tokens; special tokens are left out unless asked for."""
+
+    @abstractmethod
+    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """Run prepared requests together; yield events as tokens appear, and one final event per sample."""
+
+    @abstractmethod
+    def _capture(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
+    ) -> list[dict[Site, np.ndarray]]:
+        """States [n, width] float32 of each item's positions at each site."""
+
+    @abstractmethod
+    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
+        """Score (prompt with continuation, index of the first scored token, plan, logprobs) items."""
+
+    def close(self) -> None:  # noqa: B027 (a choice, not a duty)
+        """Free what the engine holds; it cannot be used afterwards."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- prompts and plans
+    # ------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        prompt: PromptLike,
+        *,
+        generation_prompt: bool = True,
+        prefill: str | None = None,
+        thinking: bool | None = None,
+        bare: bool = False,
+    ) -> Prompt:
+        """Encode text, messages or token ids. Text gets no chat template: an instruct model warns once,
+        unless `bare` says that this is meant.
+        """
+        if isinstance(prompt, Prompt):
+            return prompt
+        if isinstance(prompt, str):
+            if not prompt:
+                raise InputError("the prompt is empty")
+            if self.info.template_hash and not bare and not self._warned_raw:
+                self._warned_raw = True
+                warnings.warn(
+                    f"{self.info.id} has a chat template and got bare text; pass messages to use it",
+                    stacklevel=3,
+                )
+            return self._encode_text(prompt)
+        items = list(prompt)
+        if items and all(isinstance(m, Mapping) for m in items):
+            return self._encode_messages(check_messages(items), generation_prompt, prefill, thinking)  # type: ignore[arg-type]
+        if items and all(isinstance(t, (int, np.integer)) for t in items):
+            return Prompt(tuple(int(t) for t in items))  # type: ignore[arg-type]
+        raise InputError("a prompt is text, a list of messages, a list of token ids or an encoded Prompt")
+
+    def resolve(self, plan: PlanLike, prompt: Prompt) -> ResolvedPlan:
+        """Resolve a plan against this engine's library and model; None is the plan of `steered`, or none."""
+        if plan is None:
+            plan = self._default_plan.get()
+        if plan is None:
+            return EMPTY
+        if isinstance(plan, SteeringPlan):
+            return plan.resolve(prompt, self.library, self.info)
+        if not isinstance(plan, ResolvedPlan):
+            raise InputError(f"a plan is a SteeringPlan or ResolvedPlan, got {type(plan).__name__}")
+        plan.check_model(self.info)
+        return plan
+
+    @contextlib.contextmanager
+    def steered(self, plan: SteeringPlan | ResolvedPlan) -> Iterator[Engine]:
+        """Every request inside that has no plan of its own uses `plan`."""
+        token = self._default_plan.set(plan)
+        try:
+            yield self
+        finally:
+            self._default_plan.reset(token)
+
+    def prepare(self, request: Request) -> Request:
+        """Encode, resolve and check one request, before anything runs."""
+        prompt = self.encode(request.prompt)
+        plan = self.resolve(request.plan, prompt)
+        self._check_length(len(prompt), request.sampling.max_tokens)
+        if request.capture is not None:
+            for site in request.capture.sites:
+                self.info.width(site)
+            resolve_positions(request.capture.positions, prompt)
+        if request.readout is not None:
+            request.readout.check_model(self.info)
+        self._check_plan(plan)
+        return replace(request, prompt=prompt, plan=plan)
+
+    def _check_plan(self, plan: ResolvedPlan) -> None:  # noqa: B027 (a choice, not a duty)
+        """Refuse (`Unsupported`) what this engine cannot do; one that can do everything leaves it alone."""
+
+    def _check_length(self, prompt: int, new: int = 0) -> None:
+        limit = self.info.context_length
+        if limit is not None and prompt + new > limit:
+            raise InputError(
+                f"the prompt has {prompt} tokens and asks for {new} more, but the context of "
+                f"{self.info.id} is {limit}; "
+                "shorten the prompt or lower max_tokens (nothing is truncated silently)"
+            )
+
+    # --- generation
+    # -------------------------------------------------------------------------------------------
+
+    def stream(self, requests: Request | Sequence[Request]) -> Iterator[Event]:
+        """Events of one or many requests, which run together in one batch."""
+        many = [requests] if isinstance(requests, Request) else list(requests)
+        prepared = [self.prepare(r) for r in many]
+        with self._lock:
+            yield from self._iterate(prepared)
+
+    def generate(self, requests: Request | Sequence[Request]) -> list[Completion]:
+        """Completions, in the order of the requests."""
+        many = [requests] if isinstance(requests, Request) else list(requests)
+        prepared = [self.prepare(r) for r in many]
+        found: dict[tuple[int, int], Sample] = {}
+        with self._lock:
+            for event in self._iterate(prepared):
+                if event.sample is not None:
+                    found[event.request, event.index] = event.sample
+        return [
+            Completion(r.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)  # type: ignore[arg-type]
+            for i, r in enumerate(prepared)
+        ]
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        system: str | None = None,
+        prefill: str | None = None,
+        thinking: bool | None = None,
+        plan: PlanLike = None,
+        sampling: Sampling | None = None,
+        capture: CaptureSpec | None = None,
+        readout: Any = None,
+        raw: bool = False,
+    ) -> Reply:
+        """One assistant turn. `prefill` begins the answer; `raw` also returns the output with its special
+        tokens.
+        """
+        turns: list[Message] = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        )
+        if system is not None:
+            if turns and turns[0].get("role") == "system":
+                raise InputError("the messages already begin with a system message; give one of the two")
+            turns = [{"role": "system", "content": system}, *turns]
+        prompt = self.encode(turns, prefill=prefill, thinking=thinking)
+        request = Request(prompt, plan, sampling or Sampling(), capture, readout)
+        (completion,) = self.generate(request)
+        return Reply(
+            {"role": "assistant", "content": (prefill or "") + completion.text},
+            completion,
+            prompt,
+            prompt.roles(),
+            self.decode(completion.tokens, special=True) if raw else None,
+        )
+
+    async def agenerate(self, requests: Request | Sequence[Request]) -> list[Completion]:
+        """`generate` without blocking the event loop."""
+        return await asyncio.to_thread(self.generate, requests)
+
+    async def achat(self, messages: str | Sequence[Message], **kwargs: Any) -> Reply:
+        """`chat` without blocking the event loop."""
+        return await asyncio.to_thread(lambda: self.chat(messages, **kwargs))
+
+    # --- reading
+    # ----------------------------------------------------------------------------------------------
+
+    def capture(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        sites: Iterable[Site | int],
+        *,
+        positions: Positions = "all",
+        at: str = "after",
+        plan: PlanLike = None,
+    ) -> list[Capture]:
+        """States of prompts at sites (an int is that layer's resid_post), exactly the rows asked for."""
+        many = [prompts] if _is_one(prompts) else list(prompts)  # type: ignore[arg-type]
+        spec = CaptureSpec(tuple(Site(s) if isinstance(s, int) else s for s in sites), positions, at)
+        for site in spec.sites:
+            self.info.width(site)
+        items = []
+        for each in many:
+            prompt = self.encode(each)  # type: ignore[arg-type]
+            self._check_length(len(prompt))
+            rows = rows_of(resolve_positions(spec.positions, prompt), len(prompt))
+            if not len(rows):
+                raise InputError(
+                    f"positions {spec.positions!r} address no token of a prompt of {len(prompt)}"
+                )
+            plan_here = self.resolve(plan, prompt)
+            self._check_plan(plan_here)
+            items.append(CaptureItem(prompt, rows, plan_here))
+        with self._lock:
+            states = self._capture(items, spec.sites, spec.at)
+        return [
+            Capture(
+                {s: exact(v[s], len(item.positions), self.info.width(s), s) for s in spec.sites},
+                item.positions,
+                at,
+            )
+            for item, v in zip(items, states, strict=True)
+        ]
+
+    def pool(self, prompts: Sequence[Prompt], sites: Sequence[Site], pooling: str) -> dict[Site, np.ndarray]:
+        """Mean state [prompts, width] float32 over the tokens that `pooling` reads, unsteered."""
+        for prompt in prompts:
+            self._check_length(len(prompt))
+        items = [CaptureItem(p, pool_positions(pooling, p)) for p in prompts]
+        with self._lock:
+            states = self._capture(items, sites, "before")
+        return {
+            s: np.stack(
+                [
+                    exact(v[s], len(i.positions), self.info.width(s), s).mean(0)
+                    for i, v in zip(items, states, strict=True)
+                ]
+            )
+            for s in sites
+        }
+
+    def collect(
+        self,
+        prompts: Sequence[Prompt],
+        comparisons: Sequence[Comparison],
+        sites: Sequence[Site],
+        needs: Iterable[str],
+        pooling: str = "last",
+        progress: Progress | None = None,
+    ) -> list[dict[Site, Evidence]]:
+        """Evidence for each comparison at each site, streamed; equal prompts run once (`engines.collect`)."""
+        return collect(self, prompts, comparisons, sites, frozenset(needs), pooling, progress)
+
+    def score(self, requests: ScoreRequest | Sequence[ScoreRequest]) -> list[Score]:
+        """Log-probabilities under plans; see `ScoreRequest`."""
+        many = [requests] if isinstance(requests, ScoreRequest) else list(requests)
+        items = []
+        for r in many:
+            prompt = self.encode(r.prompt)
+            plan = self.resolve(r.plan, prompt)
+            self._check_plan(plan)
+            extra = self._continuation(prompt, r.continuation)
+            whole = replace(prompt, tokens=prompt.tokens + extra)
+            self._check_length(len(whole))
+            items.append((whole, len(prompt) if extra else 1, plan, r.logprobs))
+        with self._lock:
+            return self._score(items)
+
+    def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:
+        """Tokens of a continuation; text is tokenised by itself, as it would follow the prompt."""
+        if continuation is None:
+            return ()
+        tokens = (
+            self._encode_continuation(continuation) if isinstance(continuation, str) else tuple(continuation)
+        )
+        if not tokens:
+            raise InputError("the continuation is empty")
+        return tuple(int(t) for t in tokens)
+
+    @abstractmethod
+    def _encode_continuation(self, text: str) -> Sequence[int]:
+        """Tokens of text that follows a prompt: no special tokens in front."""
+
+
+def rows_of(ranges: Sequence[Range], length: int) -> np.ndarray:
+    """Absolute positions below `length` that the ranges address, ascending."""
+    return np.array([i for i in range(length) if in_ranges(i, ranges)], dtype=np.int64)
+
+
+def exact(states: np.ndarray, rows: int, width: int, site: Site) -> np.ndarray:
+    """The states, if they are exactly the [rows, width] asked for; an engine that lost some must not return
+    the rest.
+    """
+    if states.shape != (rows, width):
+        raise RuntimeError(f"the engine returned states {states.shape} at {site}, asked for {(rows, width)}")
+    return states
+
+
+def check_messages(messages: Sequence[Any]) -> list[Message]:
+    """Refuse messages without role and content."""
+    for i, message in enumerate(messages):
+        if set(message) < {"role", "content"} or not isinstance(message["content"], str):
+            raise InputError(f'message {i} needs "role" and "content" (text), got {dict(message)!r}')
+    return list(messages)
+
+
+def _is_one(prompts: Any) -> bool:
+    """Whether this is one prompt rather than a list of prompts."""
+    if isinstance(prompts, (Prompt, str)):
+        return True
+    items = list(prompts)
+    if not items:
+        raise InputError("no prompts given")
+    return all(isinstance(p, Mapping) for p in items) or all(isinstance(p, (int, np.integer)) for p in items)

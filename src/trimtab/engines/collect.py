@@ -1,0 +1,125 @@
+"""Collect evidence from any engine: equal prompts run once, by length, and rows stream into builders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trimtab.activations import STREAMED_NEEDS, Evidence, EvidenceBuilder
+from trimtab.errors import InputError, Unsupported
+from trimtab.prompts import Prompt
+from trimtab.sites import Site
+
+if TYPE_CHECKING:
+    from trimtab.engines.base import Engine
+
+#: Prompt tokens per round of `pool`; the engine makes its own batches inside a round.
+ROUND_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Indices into the prompts: one concept's positives against its negatives, paired row by row or not."""
+
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+    paired: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.positive or not self.negative:
+            raise InputError("a comparison needs prompts on both sides")
+        if self.paired and len(self.positive) != len(self.negative):
+            raise InputError(
+                f"{len(self.positive)} positives and {len(self.negative)} negatives are not pairs"
+            )
+
+
+class _Side:
+    """Builders of one comparison; holds half a pair's rows only until its other half arrives."""
+
+    def __init__(self, comparison: Comparison, sites: Sequence[Site], needs: frozenset[str]) -> None:
+        self.comparison = comparison
+        self.builders = {s: EvidenceBuilder(s, needs, comparison.paired) for s in sites}
+
+    def feed(self, rows: dict[Site, dict[int, np.ndarray]], done: set[int], fresh: set[int]) -> None:
+        """Add what became complete with the `fresh` prompts; every row enters once."""
+        c = self.comparison
+        if c.paired:
+            pairs = [
+                (p, n)
+                for p, n in zip(c.positive, c.negative, strict=True)
+                if (p in fresh or n in fresh) and {p, n} <= done
+            ]
+            positive, negative = [p for p, _ in pairs], [n for _, n in pairs]
+        else:
+            positive, negative = [p for p in c.positive if p in fresh], [n for n in c.negative if n in fresh]
+        if not positive and not negative:
+            return
+        for site, builder in self.builders.items():
+            width = len(next(iter(rows[site].values())))
+            builder.add(
+                *(np.array([rows[site][i] for i in side]).reshape(-1, width) for side in (positive, negative))
+            )
+
+    def waits_for(self, done: set[int]) -> set[int]:
+        """Prompts whose rows must be kept."""
+        if not self.comparison.paired:
+            return set()
+        pairs = zip(self.comparison.positive, self.comparison.negative, strict=True)
+        return {i for p, n in pairs for i in (p, n) if not {p, n} <= done}
+
+
+def collect(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    comparisons: Sequence[Comparison],
+    sites: Sequence[Site],
+    needs: frozenset[str],
+    pooling: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[Site, Evidence]]:
+    """One dict of evidence per comparison. `progress(done, total)` counts distinct prompts."""
+    if needs - STREAMED_NEEDS:
+        raise Unsupported(f"the {engine.name} engine does not collect {sorted(needs - STREAMED_NEEDS)} yet")
+    for site in sites:
+        engine.info.width(site)
+    first: dict[tuple[tuple[int, ...], object], int] = {}
+    same = [first.setdefault((p.tokens, p.spans), i) for i, p in enumerate(prompts)]
+    comparisons = [
+        Comparison(tuple(same[i] for i in c.positive), tuple(same[i] for i in c.negative), c.paired)
+        for c in comparisons
+    ]
+    sides = [_Side(c, sites, needs) for c in comparisons]
+    order = sorted(
+        {i for c in comparisons for i in (*c.positive, *c.negative)}, key=lambda i: len(prompts[i])
+    )
+    rows: dict[Site, dict[int, np.ndarray]] = {s: {} for s in sites}
+    done: set[int] = set()
+    for batch in _rounds(order, prompts):
+        pooled = engine.pool([prompts[i] for i in batch], sites, pooling)
+        for site in sites:
+            rows[site].update(zip(batch, pooled[site], strict=True))
+        done.update(batch)
+        for side in sides:
+            side.feed(rows, done, set(batch))
+        keep = set().union(*(side.waits_for(done) for side in sides))
+        for site in sites:
+            rows[site] = {i: r for i, r in rows[site].items() if i in keep}
+        if progress is not None:
+            progress(len(done), len(order))
+    return [{s: b.finish() for s, b in side.builders.items()} for side in sides]
+
+
+def _rounds(order: Sequence[int], prompts: Sequence[Prompt]) -> list[list[int]]:
+    rounds: list[list[int]] = []
+    tokens = 0
+    for i in order:
+        if not rounds or tokens + len(prompts[i]) > ROUND_TOKENS:
+            rounds.append([])
+            tokens = 0
+        rounds[-1].append(i)
+        tokens += len(prompts[i])
+    return rounds

@@ -1,0 +1,170 @@
+"""The reference engine: batches, chunked prefill, sampling, captures and readings over the numpy model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.reference import words
+from trimtab.engines.reference.forward import Pass, Track, View, log_probabilities, plan_parts
+from trimtab.engines.reference.runs import Run
+from trimtab.engines.reference.weights import HEAD_DIM, HEADS, PLANTED, WIDTH, Weights, tiny
+from trimtab.engines.requests import Event, Message, Request, Score
+from trimtab.errors import InputError, UnknownName, Unsupported
+from trimtab.prompts import Prompt
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import ModelInfo, Site
+
+
+class ReferenceEngine(Engine):
+    """A transformer of four blocks in float64 numpy with planted concepts (`planted`: name -> unit row [32]).
+
+    `chunk` splits prompts into pieces of so many tokens; `forwards` counts the passes that were run.
+    """
+
+    name = "reference"
+    passes: ClassVar[type[Pass]] = Pass
+
+    def __init__(
+        self, weights: Weights, *, id: str = "tiny", chunk: int | None = None, context_length: int = 512
+    ) -> None:
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk is at least 1 token, got {chunk}")
+        super().__init__(
+            ModelInfo(
+                id=id,
+                n_layers=len(weights.blocks),
+                hidden_size=WIDTH,
+                widths=weights.widths,
+                revision="1",
+                architecture="reference",
+                context_length=context_length,
+                vocab_size=len(words.VOCABULARY),
+                n_heads=HEADS,
+                head_dim=HEAD_DIM,
+                dtype="float64",
+                template_hash=hashlib.sha256(words.TEMPLATE.encode()).hexdigest()[:16],
+            )
+        )
+        self.weights, self.chunk = weights, chunk
+        self.planted = PLANTED
+        self.forwards = 0
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "tiny",
+        *,
+        id: str | None = None,
+        chunk: int | None = None,
+        context_length: int = 512,
+        n_layers: int = 4,
+    ) -> ReferenceEngine:
+        """The built-in model "tiny"; the reference engine reads no checkpoints."""
+        if str(model) != "tiny":
+            raise UnknownName.of(
+                "model of the reference engine",
+                model,
+                ["tiny"],
+                "For a checkpoint use engine='transformers'.",
+            )
+        if n_layers < 1:
+            raise InputError(f"a model has at least one block, got n_layers={n_layers}")
+        return cls(tiny(n_layers), id=id or "tiny", chunk=chunk, context_length=context_length)
+
+    # --- text --------------------------------------------------------------------------------------------
+
+    def _encode_text(self, text: str) -> Prompt:
+        return words.encode_text(text)
+
+    def _encode_continuation(self, text: str) -> Sequence[int]:
+        return words.tokenize(text)
+
+    def _encode_messages(
+        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
+    ) -> Prompt:
+        if thinking is not None:
+            raise Unsupported(
+                f"the chat template of {self.info.id} has no thinking switch; leave thinking out"
+            )
+        return words.encode_messages(messages, generation_prompt, prefill)
+
+    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
+        """Text of tokens; incomplete characters become U+FFFD."""
+        return words.to_bytes(tokens, special).decode("utf-8", errors="replace")
+
+    # --- running -----------------------------------------------------------------------------------------
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        size = len(words.VOCABULARY)
+        for token in tokens:
+            if not 0 <= token < size:
+                raise InputError(f"token {token} does not exist: the vocabulary has {size}, 0 to {size - 1}")
+
+    def prepare(self, request: Request) -> Request:
+        """As for every engine; tokens outside the vocabulary are refused too."""
+        prepared = super().prepare(request)
+        assert isinstance(prepared.prompt, Prompt)
+        self._check_tokens(prepared.prompt.tokens)
+        return prepared
+
+    def _forward(self, tracks: Sequence[Track], views: set[View], deepest: int | None = None) -> Pass:
+        """One pass over the next chunk of every track."""
+        step = self.passes(self.weights, plan_parts(tracks, self.chunk), views)
+        self.forwards += 1
+        step.run(deepest)
+        return step
+
+    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        runs = [Run.of(i, j, r) for i, r in enumerate(requests) for j in range(r.sampling.n)]
+        while runs:
+            step = self._forward([r.track for r in runs], {v for r in runs for v in r.views})
+            for run, part in zip(runs, step.parts, strict=True):
+                run.keep({view: step.seen[view][part.rows] for view in run.views}, part.start)
+                if part.stop == len(run.track.tokens):
+                    yield run.advance(log_probabilities(self.weights, step.last[part.rows][-1]))
+                if run.finish is not None:
+                    yield Event(run.request, run.index, text=run.tail, sample=run.sample())
+            runs = [r for r in runs if r.finish is None]
+
+    def _capture(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
+    ) -> list[dict[Site, np.ndarray]]:
+        for item in items:
+            self._check_tokens(item.prompt.tokens)
+        views: set[View] = {(site, at) for site in sites}
+        tracks = [Track(list(item.prompt.tokens), item.plan) for item in items]
+        found: list[list[dict[View, np.ndarray]]] = [[] for _ in items]
+        while waiting := [i for i, t in enumerate(tracks) if t.done < len(t.tokens)]:
+            step = self._forward([tracks[i] for i in waiting], views, max(s.layer for s in sites))
+            for i, part in zip(waiting, step.parts, strict=True):
+                found[i].append({view: step.seen[view][part.rows] for view in views})
+        return [
+            {s: np.concatenate([f[s, at] for f in pieces])[item.positions].astype(np.float32) for s in sites}
+            for item, pieces in zip(items, found, strict=True)
+        ]
+
+    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
+        for prompt, *_ in items:
+            self._check_tokens(prompt.tokens)
+        tracks = [Track(list(prompt.tokens), plan) for prompt, _, plan, _ in items]
+        states: list[list[np.ndarray]] = [[] for _ in items]
+        while waiting := [i for i, t in enumerate(tracks) if t.done < len(t.tokens)]:
+            step = self._forward([tracks[i] for i in waiting], set())
+            for i, part in zip(waiting, step.parts, strict=True):
+                states[i].append(step.last[part.rows])
+        return [
+            self._scored(prompt.tokens, first, np.concatenate(pieces), wanted)
+            for (prompt, first, _, wanted), pieces in zip(items, states, strict=True)
+        ]
+
+    def _scored(self, tokens: tuple[int, ...], first: int, states: np.ndarray, wanted: str) -> Score:
+        table = log_probabilities(self.weights, states)
+        chosen = np.array([table[i - 1, tokens[i]] for i in range(first, len(tokens))], dtype=np.float32)
+        full = {"none": None, "last": table[-1], "all": table}[wanted]
+        return Score(tokens[first:], chosen, None if full is None else full.astype(np.float32))

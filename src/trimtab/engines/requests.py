@@ -1,0 +1,230 @@
+"""What goes into an engine and what comes out: the same dataclasses for every engine and for the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trimtab.errors import InputError, UnknownName
+from trimtab.plans import SteeringPlan
+from trimtab.prompts import Positions, Prompt, check_positions
+from trimtab.readouts import Readings, Readout
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import Site
+
+#: {"role": "user", "content": "…"}
+Message = Mapping[str, str]
+#: Text, messages, token ids or an encoded prompt.
+PromptLike = Prompt | str | Sequence[Message] | Sequence[int]
+PlanLike = SteeringPlan | ResolvedPlan | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. Temperature 0 is greedy. A seed makes sample j of a request the same in any
+    batch.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        checks = (
+            (self.max_tokens >= 1, "max_tokens is at least 1"),
+            (self.temperature >= 0, "temperature is 0 (greedy) or more"),
+            (0 < self.top_p <= 1, "top_p lies in (0, 1]"),
+            (self.top_k >= 0, "top_k is 0 (off) or more"),
+            (self.n >= 1, "n is at least 1"),
+            (all(self.stop), "a stop string is not empty"),
+        )
+        for good, rule in checks:
+            if not good:
+                raise InputError(f"{rule}; got {self}")
+
+
+@dataclass(frozen=True)
+class CaptureSpec:
+    """States to return: at `sites`, for the tokens at `positions`, `at` before or after the site's edits.
+
+    In a generation of G tokens after a prompt of T, the states at positions 0 to T + G - 2 exist: the last
+    token was emitted but never read by the model.
+    """
+
+    sites: tuple[Site, ...]
+    positions: Positions = "all"
+    at: str = "after"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", tuple(sorted(set(self.sites))))
+        object.__setattr__(self, "positions", check_positions(self.positions))
+        if not self.sites:
+            raise InputError("a capture needs at least one site")
+        if self.at not in ("before", "after"):
+            raise UnknownName.of("capture time", self.at, ("before", "after"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation. Engines see it prepared: `prompt` a `Prompt`, `plan` a `ResolvedPlan`."""
+
+    prompt: PromptLike
+    plan: PlanLike = None
+    sampling: Sampling = Sampling()
+    capture: CaptureSpec | None = None
+    readout: Readout | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Log-probabilities of `continuation` after `prompt` under a plan (of the prompt's own tokens where it is
+    None).
+
+    `logprobs` "last" also returns the full next-token distribution after the last token, "all" after every
+    token.
+    """
+
+    prompt: PromptLike
+    continuation: str | Sequence[int] | None = None
+    plan: PlanLike = None
+    logprobs: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.logprobs not in ("none", "last", "all"):
+            raise UnknownName.of("logprobs", self.logprobs, ("none", "last", "all"))
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """`logprobs` [n] of `tokens` [n], each given all before it; `distribution` [V] or [T, V] natural
+    log-probabilities (T = all tokens of prompt and continuation), float32."""
+
+    tokens: tuple[int, ...]
+    logprobs: np.ndarray
+    distribution: np.ndarray | None = None
+
+    @property
+    def total(self) -> float:
+        """Sum of the log-probabilities."""
+        return float(self.logprobs.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """`values[site]` [n, width] float32: the states at absolute `positions` [n], exactly those that were
+    asked for.
+    """
+
+    values: Mapping[Site, np.ndarray]
+    positions: np.ndarray
+    at: str = "after"
+
+    def __getitem__(self, site: Site | int) -> np.ndarray:
+        return self.values[Site(site) if isinstance(site, int) else site]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was applied: the plan's fingerprint, the concepts, the layers, and how many processed tokens it
+    addressed.
+    """
+
+    fingerprint: str
+    concepts: tuple[str, ...] = ()
+    sites: tuple[Site, ...] = ()
+    tokens_steered: int = 0
+    sources: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, plan: ResolvedPlan, processed: int) -> Receipt:
+        """Receipt of a plan over a request of which `processed` tokens went through the model."""
+        concepts = dict.fromkeys(
+            str(p.source.get("concept", p.source.get("op", "inline"))) for p in plan.effective
+        )
+        return cls(
+            plan.fingerprint,
+            tuple(concepts),
+            plan.sites,
+            plan.tokens_steered(processed),
+            tuple({"site": p.site.key, **p.source} for p in plan.effective),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sampled continuation. `finish` is "stop" (end token or stop string) or "length"."""
+
+    tokens: tuple[int, ...]
+    text: str
+    logprobs: np.ndarray
+    finish: str
+    applied: Receipt
+    capture: Capture | None = None
+    readings: Readings | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """All samples of one request."""
+
+    prompt: Prompt
+    samples: tuple[Sample, ...]
+    id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Text of the first sample."""
+        return self.samples[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Tokens of the first sample."""
+        return self.samples[0].tokens
+
+    @property
+    def applied(self) -> Receipt:
+        """Receipt of the first sample."""
+        return self.samples[0].applied
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """One step of a stream: request and sample index, the token, the text it adds (held back while a
+    character or a stop string is incomplete), its log-probability, the reading [L, C] of the state that
+    emitted it; the last event of a sample has `sample` and no token."""
+
+    request: int
+    index: int
+    token: int | None = None
+    text: str = ""
+    logprob: float | None = None
+    reading: np.ndarray | None = None
+    sample: Sample | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """A chat turn: the assistant `message`, its completion, the rendered `prompt`, the role of each prompt
+    token, and the raw output with special tokens where it was asked for."""
+
+    message: Message
+    completion: Completion
+    prompt: Prompt
+    roles: tuple[str | None, ...]
+    raw: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The assistant's text."""
+        return self.message["content"]

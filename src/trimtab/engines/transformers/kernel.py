@@ -1,0 +1,328 @@
+"""The kernel: edits of one site in one forward pass, compiled from the plans of a batch's rows.
+
+`compile_edit` looks at the placements of every row at one site, at the positions that this forward processes, and
+returns None (nothing acts), an `AddEdit` (only displacements: one in-place add) or a `GeneralEdit` (the table of
+`interventions.edit`, one pass per placement, in plan order, in float32). Tokens that are not addressed keep their bits:
+an add of -0.0 changes no float, and a change of 0 is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from trimtab.prompts import in_ranges
+from trimtab.resolved import ResolvedGate, ResolvedPlacement
+from trimtab.sites import Site
+
+#: A placement with the vectors of its plan.
+Placed = tuple[ResolvedPlacement, Mapping[str, np.ndarray]]
+#: Coordinates of gate rows, filled in by the stations that a forward passes earlier.
+Coordinates = dict["GateKey", torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class GateKey:
+    """One gate read: the rows [B, width] whose coordinates a later edit of the same forward compares."""
+
+    site: Site
+    at: str
+    rows: torch.Tensor
+
+    def measure(self, h: torch.Tensor, into: Coordinates) -> None:
+        """Store the coordinates [B, T] of the states at the gate's site."""
+        into[self] = coordinate(h.float(), self.rows.to(h.device)[:, None])
+
+
+class Bank:
+    """float32 tensors of plan vectors on one device, by content name; lives as long as a batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._held: dict[str, torch.Tensor] = {}
+
+    def get(self, name: str, vectors: Mapping[str, np.ndarray]) -> torch.Tensor:
+        """The tensor of a named vector or table."""
+        if name not in self._held:
+            self._held[name] = torch.tensor(vectors[name], dtype=torch.float32, device=self.device)
+        return self._held[name]
+
+    def stack(self, names: Sequence[tuple[str, Mapping[str, np.ndarray]] | None], width: int) -> torch.Tensor:
+        """Rows [B, width]; None is a row of zeros."""
+        index: dict[str, int] = {}
+        rows = [torch.zeros(width, device=self.device)]
+        picks = []
+        for item in names:
+            if item is None:
+                picks.append(0)
+                continue
+            name, vectors = item
+            if name not in index:
+                index[name] = len(rows)
+                rows.append(self.get(name, vectors))
+            picks.append(index[name])
+        return torch.stack(rows)[torch.tensor(picks, device=self.device)]
+
+
+def coordinate(h: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """h . u over the last axis: [B, T, W] and [B, 1, W] give [B, T]."""
+    return torch.linalg.vecdot(h, u)
+
+
+class AddEdit:
+    """Displacements that do not depend on the state: h += delta. `delta` broadcasts against [B, T, W]."""
+
+    __slots__ = ("_build", "delta")
+
+    def __init__(self, delta: torch.Tensor | None, build: Callable[[], torch.Tensor] | None = None) -> None:
+        self.delta, self._build = delta, build
+
+    def __call__(self, h: torch.Tensor) -> torch.Tensor:
+        """Edit in place; a delta per token is built here, so that only one site's table exists at a time."""
+        delta = self.delta
+        return h.add_(self._build() if delta is None else delta)  # type: ignore[misc]
+
+
+@dataclass(eq=False)
+class Pass:
+    """The k-th placement of every row. `rows` [B, 1, W] units; the numbers are [B, 1]; `active` [B, T] is strength
+    times mask; `table` [B, T, W] holds finished displacements of delta tables."""
+
+    rows: torch.Tensor
+    slope: torch.Tensor
+    shift: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+    active: torch.Tensor
+    bounded: bool = True
+    relative: torch.Tensor | None = None
+    renormalise: torch.Tensor | None = None
+    table: torch.Tensor | None = None
+    gates: list[tuple[GateKey, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    @property
+    def simple(self) -> bool:
+        """Nothing but the operator row itself."""
+        return self.relative is None and self.renormalise is None and self.table is None and not self.gates
+
+    def change(self, x: torch.Tensor, coordinates: Coordinates) -> torch.Tensor:
+        """The change along each row's unit, [B, T]."""
+        p = coordinate(x, self.rows)
+        if self.relative is None:
+            change = torch.addcmul(self.shift, p, self.slope)
+        else:
+            norm = torch.where(self.relative, torch.linalg.vector_norm(x, dim=-1), 1.0)
+            change = p * self.slope + self.shift * norm
+        if self.bounded:
+            change = torch.clamp(change, self.low - p, self.high - p)
+        return change * self.active
+
+
+class GeneralEdit:
+    """Any placements, in plan order. Computed in float32; the finished change is cast once."""
+
+    __slots__ = ("coordinates", "passes")
+
+    def __init__(self, passes: list[Pass], coordinates: Coordinates) -> None:
+        self.passes, self.coordinates = passes, coordinates
+
+    def __call__(self, h: torch.Tensor) -> torch.Tensor:
+        """Edit in place."""
+        for step in self.passes:
+            x = h if h.dtype == torch.float32 else h.float()
+            change = step.change(x, self.coordinates)
+            if not step.simple:
+                _finish(h, x, change, step, self.coordinates)
+            elif x is h:
+                h.addcmul_(change.unsqueeze(-1), step.rows)
+            else:
+                h.add_((change.unsqueeze(-1) * step.rows).to(h.dtype))
+        return h
+
+
+def _finish(
+    h: torch.Tensor, x: torch.Tensor, change: torch.Tensor, step: Pass, coordinates: Coordinates
+) -> None:
+    """The rest of a pass: delta tables, gates and renormalisation."""
+    move = change.unsqueeze(-1) * step.rows
+    if step.table is not None:
+        move = move + step.table
+    touched = (move != 0).any(-1)
+    for key, sign, threshold in step.gates:
+        touched &= coordinates[key].to(h.device) * sign > threshold
+    if step.renormalise is None:
+        h.add_((move * touched.unsqueeze(-1)).to(h.dtype))
+        return
+    moved = x + move
+    before, after = (torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (x, moved))
+    kept = torch.where((after > 0) & step.renormalise.unsqueeze(-1), moved * (before / after), moved)
+    h.copy_(torch.where(touched.unsqueeze(-1), kept.to(h.dtype), h))
+
+
+# --- compiling -------------------------------------------------------------------------------------------------
+
+
+def activity(placement: ResolvedPlacement, positions: np.ndarray) -> np.ndarray:
+    """Which of the absolute positions [T] a placement addresses; padding is -1 and never addressed."""
+    mask = np.zeros(positions.shape, dtype=bool)
+    for start, end in placement.ranges:
+        mask |= (positions >= start) & (positions < (np.inf if end is None else end))
+    return mask
+
+
+def compile_edit(
+    rows: Sequence[Sequence[Placed]],
+    positions: np.ndarray,
+    width: int,
+    dtype: torch.dtype,
+    bank: Bank,
+    gates: list[GateKey],
+    coordinates: Coordinates,
+) -> AddEdit | GeneralEdit | None:
+    """Compile one site: `rows[b]` are row b's placements there, `positions` [B, T] what this forward processes.
+
+    Gate reads that the edit depends on are appended to `gates`; their values will be found in `coordinates`.
+    """
+    acting: list[list[tuple[Placed, np.ndarray]]] = []
+    for placed, where in zip(rows, positions, strict=True):
+        if len(where) == 1:
+            here = int(where[0])
+            found = [
+                (p, np.ones(1, dtype=bool)) for p in placed if here >= 0 and in_ranges(here, p[0].ranges)
+            ]
+        else:
+            found = [(p, m) for p in placed if (m := activity(p[0], where)).any()]
+        acting.append(found)
+    depth = max(map(len, acting), default=0)
+    if not depth:
+        return None
+    columns = [[found[k] if k < len(found) else None for found in acting] for k in range(depth)]
+    if all(_plain_add(p) for found in acting for (p, _), _ in found):
+        return _compile_add(columns, positions, width, dtype, bank)
+    return GeneralEdit(
+        [_compile_pass(column, positions, width, bank, gates) for column in columns], coordinates
+    )
+
+
+def _plain_add(p: ResolvedPlacement) -> bool:
+    return p.coefficients.adds and p.gate is None and not p.relative and not p.renormalise
+
+
+Column = list[tuple[Placed, np.ndarray] | None]
+
+
+def _names(column: Column) -> list[tuple[str, Mapping[str, np.ndarray]] | None]:
+    """The unit vector of each row; None for no placement and for tables."""
+    return [None if c is None or c[0][0].table_start is not None else (c[0][0].vector, c[0][1]) for c in column]
+
+
+def _compile_add(
+    columns: list[Column], positions: np.ndarray, width: int, dtype: torch.dtype, bank: Bank
+) -> AddEdit:
+    units, weights, tables, covered = [], [], [], np.zeros(positions.shape, dtype=bool)
+    for column in columns:
+        weight = np.zeros(positions.shape, dtype=np.float32)
+        for b, item in enumerate(column):
+            if item is not None:
+                weight[b] = item[1] * item[0][0].coefficients.shift
+                covered[b] |= item[1]
+        units.append(bank.stack(_names(column), width)[:, None])
+        weights.append(weight)
+        tables.append(_table(column, positions, width, bank))
+
+    # Where every token of a row moves alike, one [B, 1, W] row is enough (padding may move along: nothing reads it).
+    real, rows = positions >= 0, np.arange(len(positions))
+    firsts = [w[rows, real.argmax(1)][:, None] for w in weights]
+    alike = all(t is None for t in tables) and all(
+        (w == f)[real].all() for w, f in zip(weights, firsts, strict=True)
+    )
+    if alike:
+        weights, covered = firsts, covered.any(1, keepdims=True)
+    scales = [torch.from_numpy(w).to(bank.device).unsqueeze(-1) for w in weights]
+    untouched = torch.from_numpy(~covered).to(bank.device).unsqueeze(-1)
+
+    def build() -> torch.Tensor:
+        delta = torch.zeros((), device=bank.device)
+        for unit, scale, table in zip(units, scales, tables, strict=True):
+            delta = delta + unit * scale
+            if table is not None:
+                delta = delta + table
+        return delta.masked_fill_(untouched, -0.0).to(dtype)
+
+    return AddEdit(build() if alike or positions.shape[1] == 1 else None, build)
+
+
+def _table(column: Column, positions: np.ndarray, width: int, bank: Bank) -> torch.Tensor | None:
+    """Displacements [B, T, W] of the delta tables in a column; None without any."""
+    if not any(c is not None and c[0][0].table_start is not None for c in column):
+        return None
+    out = torch.zeros(*positions.shape, width, device=bank.device)
+    for b, item in enumerate(column):
+        if item is None or item[0][0].table_start is None:
+            continue
+        (p, vectors), mask = item
+        table = bank.get(p.vector, vectors)
+        at = positions[b] - p.table_start
+        inside = torch.from_numpy(mask & (at >= 0) & (at < len(table))).to(bank.device)
+        index = torch.from_numpy(np.clip(at, 0, len(table) - 1)).to(bank.device)
+        out[b] = torch.where(inside[:, None], table[index] * p.coefficients.shift, out[b])
+    return out
+
+
+def _compile_pass(
+    column: Column, positions: np.ndarray, width: int, bank: Bank, gates: list[GateKey]
+) -> Pass:
+    numbers = np.zeros((5, len(column), 1), dtype=np.float32)
+    numbers[2], numbers[3] = -np.inf, np.inf
+    active = np.zeros(positions.shape, dtype=np.float32)
+    relative, renormalise = np.zeros((2, len(column), 1), dtype=bool)
+    for b, item in enumerate(column):
+        if item is None:
+            continue
+        p, mask = item[0][0], item[1]
+        c = p.coefficients
+        if p.table_start is None:
+            numbers[:4, b, 0] = (c.gain - 1.0, c.shift, c.low, c.high)
+            active[b] = mask * c.strength
+        relative[b], renormalise[b] = p.relative, p.renormalise
+    tensor = lambda a: torch.from_numpy(a).to(bank.device)  # noqa: E731
+    slope, shift, low, high = (tensor(numbers[i]) for i in range(4))
+    return Pass(
+        rows=bank.stack(_names(column), width)[:, None],
+        slope=slope,
+        shift=shift,
+        low=low,
+        high=high,
+        active=tensor(active),
+        bounded=bool(np.isfinite(numbers[2:4]).any()),
+        relative=tensor(relative) if relative.any() else None,
+        renormalise=tensor(renormalise) if renormalise.any() else None,
+        table=_table(column, positions, width, bank),
+        gates=_compile_gates(column, bank, gates),
+    )
+
+
+def _compile_gates(
+    column: Column, bank: Bank, gates: list[GateKey]
+) -> list[tuple[GateKey, torch.Tensor, torch.Tensor]]:
+    """One comparison `coordinate * sign > threshold` per gate site; rows without a gate compare 0 > -1."""
+    found: dict[tuple[Site, str], list[tuple[int, ResolvedGate, Mapping[str, np.ndarray]]]] = {}
+    for b, item in enumerate(column):
+        if item is not None and (gate := item[0][0].gate) is not None:
+            found.setdefault((gate.site, gate.at), []).append((b, gate, item[0][1]))
+    out = []
+    for (site, at), members in found.items():
+        names: list[tuple[str, Mapping[str, np.ndarray]] | None] = [None] * len(column)
+        sign, threshold = torch.zeros(len(column), 1), torch.full((len(column), 1), -1.0)
+        for b, gate, vectors in members:
+            names[b] = (gate.vector, vectors)
+            sign[b] = 1.0 if gate.above else -1.0
+            threshold[b] = gate.threshold * float(sign[b])
+        _, gate, vectors = members[0]
+        key = GateKey(site, at, bank.stack(names, vectors[gate.vector].shape[-1]))
+        gates.append(key)
+        out.append((key, sign.to(bank.device), threshold.to(bank.device)))
+    return out

@@ -1,0 +1,97 @@
+"""The log-ratio of two answers at an answer slot, with a check that the answers hold the probability mass.
+
+    l_yes = logsumexp of log p over the first tokens of every surface form of yes; l_no likewise
+    log_ratio = l_yes − l_no          mass = exp(l_yes) + exp(l_no)
+
+A row is valid when mass ≥ 0.5; the mass is stored and invalid rows are counted, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtab.engines.base import Engine
+from trimtab.engines.requests import Message, PlanLike, ScoreRequest
+from trimtab.errors import InputError
+from trimtab.prompts import Prompt
+
+YES_FORMS = ("Yes", " Yes", "yes", " yes", "YES")
+NO_FORMS = ("No", " No", "no", " no", "NO")
+#: Below this much probability on both answers together a log-ratio says little about the choice.
+MIN_MASS = 0.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Disjoint first-token ids of two answers, as they are tokenised after the prompt."""
+
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        both = set(self.yes) & set(self.no)
+        if not self.yes or not self.no or both:
+            raise InputError(
+                f"the two answers need disjoint, non-empty first tokens; yes {self.yes}, no {self.no}"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        messages: Sequence[Message],
+        yes: Sequence[str] = YES_FORMS,
+        no: Sequence[str] = NO_FORMS,
+    ) -> Choice:
+        """Tokenise each surface form *in context*, after the rendered prompt, and keep its first own token.
+
+        Never a substring match over the vocabulary, which catches "Yesterday", "eyes", "None" and "Now".
+        First tokens that both answers share (a bare space) are left out of both.
+        """
+        plain = engine.encode(list(messages)).tokens
+        first = {
+            name: {t for form in forms if (t := _first_token(engine, messages, plain, form)) is not None}
+            for name, forms in (("yes", yes), ("no", no))
+        }
+        shared = first["yes"] & first["no"]
+        return cls(tuple(sorted(first["yes"] - shared)), tuple(sorted(first["no"] - shared)))
+
+
+def _first_token(
+    engine: Engine, messages: Sequence[Message], plain: tuple[int, ...], form: str
+) -> int | None:
+    """The token that stands where the answer begins; None where it merges into the prompt."""
+    tokens = engine.encode(list(messages), prefill=form).tokens
+    if len(tokens) <= len(plain) or tokens[: len(plain)] != plain:
+        return None
+    return tokens[len(plain)]
+
+
+@dataclass(frozen=True, eq=False)
+class LogRatios:
+    """One entry per item: log-ratio in nats, and the mass on both answers."""
+
+    log_ratio: np.ndarray
+    mass: np.ndarray
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Items whose answers hold at least half of the probability."""
+        return self.mass >= MIN_MASS
+
+
+def log_ratio(distribution: np.ndarray, choice: Choice) -> LogRatios:
+    """From natural log-probabilities [n, V] (or unnormalised logits, whose mass then means nothing)."""
+    table = np.atleast_2d(np.asarray(distribution, dtype=np.float64))
+    yes = np.logaddexp.reduce(table[:, list(choice.yes)], axis=1)
+    no = np.logaddexp.reduce(table[:, list(choice.no)], axis=1)
+    return LogRatios(yes - no, np.exp(yes) + np.exp(no))
+
+
+def measure(engine: Engine, prompts: Sequence[Prompt], choice: Choice, plan: PlanLike = None) -> LogRatios:
+    """Log-ratios after each prompt's last token under a plan."""
+    scores = engine.score([ScoreRequest(p, plan=plan, logprobs="last") for p in prompts])
+    return log_ratio(np.stack([s.distribution for s in scores]), choice)  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""Learned steering: what is trained by gradients through a frozen model."""

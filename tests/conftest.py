@@ -1,0 +1,23 @@
+"""Shared by all tests: this folder is importable (`import worlds`, `from engines import contract`)."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public data sets that lie beside a developer's checkout; absent elsewhere."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs ../shared/data, which is not part of the repository")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Small public checkpoints that lie beside a developer's checkout; absent elsewhere."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip("needs ../shared/models, which is not part of the repository")
+    return SHARED / "models"

@@ -1,0 +1,172 @@
+"""Who is held to the contract. A new engine adds one builder to `SUBJECTS` and one row to `TOLERANCES`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engines.oracles import HookOracle, LoopOracle, Oracle, Trace
+
+import trimtab
+from trimtab.directions import Direction
+from trimtab.engines.base import Engine
+from trimtab.prompts import Prompt
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import Site
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`state`: largest error of a state, as a share of the typical norm at its site. `logprob`: largest absolute error,
+    in nats, against the oracle and between a batch and a single run."""
+
+    state: float
+    logprob: float
+
+
+#: The one table. float64 numpy is exact to the float32 that captures are returned in; float32 torch sums in any order.
+TOLERANCES: dict[str, Tolerance] = {
+    "reference": Tolerance(state=3e-7, logprob=1e-6),
+    "reference-chunked": Tolerance(state=3e-7, logprob=1e-6),
+    "transformers-llama": Tolerance(state=1e-5, logprob=1e-4),
+    "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
+}
+
+TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
+MESSAGES = (
+    {"role": "system", "content": "Be quiet"},
+    {"role": "user", "content": "How do you feel?"},
+    {"role": "assistant", "content": "I feel glad"},
+    {"role": "user", "content": "And now"},
+)
+
+
+@dataclass
+class Subject:
+    """One engine under test, its oracle, and what the clauses need to know of it."""
+
+    name: str
+    engine: Engine
+    oracle: Oracle
+    chunked: Callable[[int], Engine] | None = None  # the same model with prompts split into chunks
+    forwards: Callable[[], int] | None = None  # how many forward passes have been run
+    texts: tuple[str, ...] = TEXTS
+    tolerance: Tolerance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tolerance = TOLERANCES[self.name]
+        self.prompts: list[Prompt] = [
+            self.engine._encode_text(t) for t in self.texts
+        ]  # no warning: bare on purpose
+        self.plain = functools.cache(lambda i: self.oracle.run(self.prompts[i].tokens, ResolvedPlan()))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """First, middle and last block."""
+        last = self.engine.info.n_layers - 1
+        return tuple(sorted({0, last // 2, last}))
+
+    @property
+    def last(self) -> int:
+        """Index of the last block."""
+        return self.engine.info.n_layers - 1
+
+    def size(self, site: Site) -> float:
+        """Median norm of plain states at a site."""
+        return float(np.median(np.linalg.norm(self.plain(0).before[site], axis=1)))
+
+    def direction(self, site: Site, which: int = 0) -> Direction:
+        """A reproducible direction off every axis, with typical norm, mean and std of the plain states."""
+        width = self.engine.info.width(site)
+        raw = np.random.default_rng([which, width]).standard_normal(width)
+        unit = raw / np.linalg.norm(raw)
+        p = self.plain(0).before[site] @ unit
+        return Direction.from_raw(
+            f"d{which}",
+            site,
+            raw,
+            typical_norm=self.size(site),
+            mean=float(p.mean()),
+            std=float(p.std()) + 1e-3,
+        )
+
+    def trace(self, tokens: Any, plan: Any) -> Trace:
+        """The oracle under a plan, resolved against the prompt where it is not."""
+        if isinstance(tokens, Prompt):
+            return self.oracle.run(tokens.tokens, self.engine.resolve(plan, tokens))
+        return self.oracle.run(tokens, plan)
+
+    def same_states(self, got: np.ndarray, want: np.ndarray, site: Site, what: str = "") -> None:
+        """Assert two tables of states agree within tolerance."""
+        assert got.shape == want.shape, f"{what} {site}: {got.shape} is not {want.shape}"
+        error = float(np.abs(got - want).max()) / max(1.0, self.size(site))
+        assert error <= self.tolerance.state, f"{what} {site}: off by {error:.2g} of the typical norm"
+
+    def same_logprobs(self, got: np.ndarray, want: np.ndarray, what: str = "") -> None:
+        """Assert log-probabilities agree within tolerance."""
+        assert got.shape == want.shape, f"{what}: {got.shape} is not {want.shape}"
+        error = float(np.abs(got - want).max())
+        assert error <= self.tolerance.logprob, f"{what}: off by {error:.2g} nats"
+
+
+def reference(chunk: int | None = None) -> Subject:
+    """The numpy model."""
+    from trimtab.engines.reference import ReferenceEngine
+
+    engine = ReferenceEngine.load(chunk=chunk)
+    return Subject(
+        "reference" if chunk is None else "reference-chunked",
+        engine,
+        LoopOracle(engine.weights),
+        chunked=lambda n: ReferenceEngine.load(chunk=n),
+        forwards=lambda: engine.forwards,
+    )
+
+
+def of_torch(name: str, path: str, oracle_model: Any, **options: Any) -> Subject:
+    """The transformers engine on a checkpoint, and the same checkpoint loaded a second time for the oracle."""
+    engine: Any = trimtab.load_engine(path, "transformers", dtype="float32", device="cpu", **options)
+    calls = [0]
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+
+    engine.model.register_forward_pre_hook(count)
+    # A capture may run the inner model alone, so both are counted.
+    getattr(engine.model, "model", engine.model).register_forward_pre_hook(count)
+    return Subject(name, engine, HookOracle(oracle_model), forwards=lambda: calls[0])
+
+
+def transformers_llama(folder: Path) -> Subject:
+    """A tiny Llama with large random weights, so that every part of it matters."""
+    from engines.checkpoints import save_tiny_llama
+    from transformers import AutoModelForCausalLM
+
+    path = save_tiny_llama(folder / "llama")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    return of_torch("transformers-llama", str(path), model)
+
+
+def transformers_embedded(folder: Path) -> Subject:
+    """The model that comes with the package."""
+    import pytest
+    from transformers import AutoModelForCausalLM
+
+    path = Path(trimtab.__file__).parent / "embedded" / "model"
+    if not (path / "config.json").exists():
+        pytest.skip("the embedded model is not built yet: src/trimtab/embedded/model")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32", attn_implementation="eager").eval()
+    return of_torch("transformers-embedded", str(path), model)
+
+
+#: name -> builder(folder); names that begin with "reference" need no heavy library.
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {
+    "reference": lambda folder: reference(),
+    "reference-chunked": lambda folder: reference(chunk=3),
+    "transformers-llama": transformers_llama,
+    "transformers-embedded": transformers_embedded,
+}
