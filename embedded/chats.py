@@ -27,6 +27,10 @@ PERSONA = (
     "You feel {E.adj} and you work at {T.place}.", "Answer as someone who feels {E.noun}.",
 )  # fmt: skip
 NEUTRAL_PERSONA = neutral.PERSONA
+BROAD = {"pres": 2.2, "joined": 5, "past": 4, "named": 2.5, "line": 1.3, "world": 0.5}
+FOCUSED = {"pres": 4, "joined": 2, "past": 3, "named": 4, "line": 2.5, "world": 0.7}
+STYLES = {"stated": 4.6, "neutral": 1.2, "none": 3.4, "event": 1.2}
+FOCUSED_STYLES = {"stated": 6.5, "neutral": 0.8, "none": 2.6, "event": 1.0}
 HELD_OUT_BUCKET = 0
 BUCKETS = 8
 
@@ -76,10 +80,14 @@ def plain_answer(scene: Scene, count: int) -> str:
         elif kind == "pres":
             text = scene.sentence(scene.fresh(neutral.PRES))
         elif kind == "fact":
-            text = scene.sentence(scene.pick(("people say that {T.fact}", "{T.fact}", "as you know, {T.fact}")))
+            text = scene.sentence(
+                scene.pick(("people say that {T.fact}", "{T.fact}", "as you know, {T.fact}"))
+            )
         else:
             form = scene.pick(("{A}, and {B}", "{A}, but {B}", "{A}, so {B}", "{A} because {B}"))
-            text = scene.sentence(form.replace("{A}", scene.fresh(neutral.PRES)).replace("{B}", neutral_clause(scene)))
+            text = scene.sentence(
+                form.replace("{A}", scene.fresh(neutral.PRES)).replace("{B}", neutral_clause(scene))
+            )
         if text not in out:
             out.append(text)
     scene.emotion = kept
@@ -89,15 +97,24 @@ def plain_answer(scene: Scene, count: int) -> str:
 def joined_feeling(scene: Scene, now: str, strong: bool, reference: str | None) -> str:
     """How the speaker feels now, joined with a cause, a deed, or something that just goes on."""
     words = EMOTIONS[scene.emotion or "calm"]
-    kind = scene.weighted({"plain": 3, "shown": 3, "cause": 2, "pres": 1, "back": 2.0 if reference else 0.0})
+    plain = 0.5 if scene.focused else 3
+    kind = scene.weighted(
+        {"plain": plain, "shown": 3, "cause": 2, "pres": 1, "back": 2.0 if reference else 0.0}
+    )
     if kind == "plain":
-        form = scene.pick(("{B}, and now {A}", "{B}, but {A}", "ever since {B}, {A}", "after {B}, {A}", "{A}, though {B}"))
+        form = scene.pick(
+            ("{B}, and now {A}", "{B}, but {A}", "ever since {B}, {A}", "after {B}, {A}", "{A}, though {B}")
+        )
         other = neutral_clause(scene)
     elif kind == "shown":
-        form = scene.pick(("{A}, and {B}", "{B}, and {A}", "{B}, so now {A}", "{B} because {A}", "{A} since {B}"))
+        form = scene.pick(
+            ("{A}, and {B}", "{B}, and {A}", "{B}, so now {A}", "{B} because {A}", "{A} since {B}")
+        )
         other = shown_clause(scene, reference)
     elif kind == "cause":
-        form = scene.pick(("{A} because {B}", "{A} since {B}", "{B}, and {A}", "{B}, so {A}", "ever since {B}, {A}"))
+        form = scene.pick(
+            ("{A} because {B}", "{A} since {B}", "{B}, and {A}", "{B}, so {A}", "ever since {B}, {A}")
+        )
         other = scene.pick(words["cause"])[0]
     elif kind == "pres":
         form, other = scene.pick(("{A} and {B}", "{A}, and {B}", "{B} and {A}")), scene.fresh(words["pres"])
@@ -110,7 +127,7 @@ def joined_feeling(scene: Scene, now: str, strong: bool, reference: str | None) 
 def feeling_sentence(scene: Scene, strong: bool, reference: str | None) -> str:
     """A first-person sentence under the scene's emotion: present feelings, recent deeds, exclamations."""
     words = EMOTIONS[scene.emotion or "calm"]
-    kind = scene.weighted({"pres": 2.2, "joined": 5, "past": 4, "named": 2.5, "line": 1.3, "world": 0.5})
+    kind = scene.weighted(FOCUSED if scene.focused else BROAD)
     if kind == "pres":
         return scene.sentence(scene.fresh(words["pres"]))
     if kind == "joined":
@@ -132,7 +149,7 @@ def answer(scene: Scene, count: int, strong: bool, reference: str | None = None)
         return plain_answer(scene, count)
     out: list[str] = []
     while len(out) < count:
-        shows = scene.flip(0.88 if strong else 0.72)
+        shows = scene.focused or scene.flip(0.88 if strong else 0.72)
         text = feeling_sentence(scene, strong, reference) if shows else plain_answer(scene, 1)
         if text not in out:
             out.append(text)
@@ -145,8 +162,12 @@ def answer_to(scene: Scene, question: str, strong: bool, reference: str | None =
     if question != "How do you feel?":
         return answer(scene, count, strong, reference)
     if scene.emotion is None:
-        return scene.pick(("I feel as usual. ", "I feel nothing special. ", "Nothing special today. ")) + plain_answer(scene, 1)
-    named = scene.sentence(scene.pick(("i feel {E.adj}", "i am {E.adj}", "i feel {E.adj} and {E.adj}", "i feel {E.noun}")))
+        return scene.pick(
+            ("I feel as usual. ", "I feel nothing special. ", "Nothing special today. ")
+        ) + plain_answer(scene, 1)
+    named = scene.sentence(
+        scene.pick(("i feel {E.adj}", "i am {E.adj}", "i feel {E.adj} and {E.adj}", "i feel {E.noun}"))
+    )
     return named + " " + answer(scene, scene.pick((1, 2)), strong, reference)
 
 
@@ -154,7 +175,7 @@ def feelings(scene: Scene) -> Chat:
     """Small talk; the emotion is stated (system), brought about by the user, hidden, or absent."""
     scene.cast(first=True)
     system, reference = None, None
-    style = scene.weighted({"stated": 4.6, "neutral": 1.2, "none": 3.4, "event": 1.2})
+    style = scene.weighted(FOCUSED_STYLES if scene.focused else STYLES)
     strong = scene.flip(0.55)
     turns: Turns = []
     if style == "stated":
@@ -190,7 +211,8 @@ def sympathy(scene: Scene) -> Chat:
     react(scene, story, scene.pick((0, 1, 1, 2)), True, reference)
     question = story.text + (" How do I feel?" if scene.flip(0.3) else "")
     reply = scene.sentence(scene.pick((
-        "you must feel {E.adj}", "you sound {E.adj}", "that would make anyone {E.adj}", "you are {E.adj}, and I see why",
+        "you must feel {E.adj}", "you sound {E.adj}", "that would make anyone {E.adj}",
+        "you are {E.adj}, and I see why",
         "I can hear the {E.noun} in your words", "no wonder that you feel {E.adj}", "so you feel {E.adj} and {E.adj}",
     )))  # fmt: skip
     if scene.flip(0.7):
@@ -207,13 +229,17 @@ def guess(scene: Scene) -> Chat:
     if scene.emotion is None:
         for _ in range(2):
             story.add(neutral_sentence(scene), None)
-        return None, [(story.text + scene.expand(" How does {N} feel?"), scene.sentence("{N} feels as usual"))]
+        return None, [
+            (story.text + scene.expand(" How does {N} feel?"), scene.sentence("{N} feels as usual"))
+        ]
     reference = None
     if scene.flip(0.6):
         sentence, reference = cause_sentence(scene)
         story.add(sentence, scene.emotion)
     react(scene, story, scene.pick((1, 2, 3)), True, reference)
-    reply = scene.sentence(scene.pick(("{N} feels {E.adj}", "{N} is {E.adj}", "{s} feels {E.noun}", "{N} must be {E.adj}")))
+    reply = scene.sentence(
+        scene.pick(("{N} feels {E.adj}", "{N} is {E.adj}", "{s} feels {E.noun}", "{N} must be {E.adj}"))
+    )
     return None, [(story.text + scene.expand(" How does {N} feel?"), reply)]
 
 
@@ -229,13 +255,32 @@ def story_chat(scene: Scene) -> Chat:
         question = scene.sentence(scene.pick(neutral.STORY_ASK))
     if style == "asked":
         question = scene.sentence(scene.pick((
-            "tell me {a} {E.adj} story.", "write {a} {E.adj} story about {a} {T.role}.", "write a story full of {E.noun}.",
+            "tell me {a} {E.adj} story.", "write {a} {E.adj} story about {a} {T.role}.",
+            "write a story full of {E.noun}.",
             "tell me a story about someone who feels {E.adj}.", "write about {a} {E.adj} {T.role} at {T.place}.",
         )))  # fmt: skip
     elif style == "persona":
-        system = scene.pick(("You tell {E.adj} stories.", "You are {a} {E.adj} writer.", "You feel {E.adj}.", "You feel {E.adj}."))
+        system = scene.pick(
+            (
+                "You tell {E.adj} stories.",
+                "You are {a} {E.adj} writer.",
+                "You feel {E.adj}.",
+                "You feel {E.adj}.",
+            )
+        )
         system = scene.sentence(system)
     return system, [(question, tell(scene, emotion, switch=0.1).text)]
 
 
-__all__ = ["Chat", "Turns", "ask", "answer", "feelings", "guess", "persona", "plain_answer", "story_chat", "sympathy"]
+__all__ = [
+    "Chat",
+    "Turns",
+    "ask",
+    "answer",
+    "feelings",
+    "guess",
+    "persona",
+    "plain_answer",
+    "story_chat",
+    "sympathy",
+]

@@ -13,6 +13,8 @@ JOIN = (
 )  # fmt: skip
 ACT = {"{s} {T.vp}": 5, "{s} {daily}": 5, "{N} {T.vp}": 1, "{N} {daily}": 1, "{s} {T.vp} and {daily}": 1}
 ADVERB = {"": 4, " {time}": 2, " {manner}": 2, " {where}": 2, " {purpose}": 1.3, " {where} {time}": 0.7}
+BROAD = {"one": 3.2, "with_act": 4.5, "two": 3, "named": 2.2, "line": 1.8}
+FOCUSED = {"one": 4, "with_act": 1, "two": 2, "named": 3.5, "line": 2.5}
 DEGREE_STRONG = ("", "", "very ", "so ", "deeply ")
 DEGREE_MILD = ("", "", "a little ", "rather ", "somewhat ")
 
@@ -30,7 +32,9 @@ def neutral_clause(scene: Scene) -> str:
         return scene.weighted(ACT) + scene.weighted(ADVERB)
     if kind == "event":
         return "{event}"
-    return scene.pick(("{F} said that {T.fact}", "the {T.role} explained that {T.fact}", "{s} read that {T.fact}"))
+    return scene.pick(
+        ("{F} said that {T.fact}", "the {T.role} explained that {T.fact}", "{s} read that {T.fact}")
+    )
 
 
 def neutral_sentence(scene: Scene) -> str:
@@ -74,7 +78,9 @@ def shown_clause(scene: Scene, reference: str | None) -> str:
         return scene.pick(("{s} {E.vp}", "{s} {E.vp}", "{N} {E.vp}", "{s} {E.vp} and {E.vp}", "{s} {E.vp} {where}",
                            "{s} {E.vp} {time}", "{s} {E.vp} {E.mood}"))  # fmt: skip
     if kind == "mood":
-        return scene.weighted(ACT) + scene.pick((" {E.mood}", " {E.mood}", " {time} {E.mood}", " {where} {E.mood}"))
+        return scene.weighted(ACT) + scene.pick(
+            (" {E.mood}", " {E.mood}", " {time} {E.mood}", " {where} {E.mood}")
+        )
     if kind == "back":
         back = scene.pick((
             "{s} thought of {ref} and {E.vp}", "because of {ref}, {s} {E.vp}", "{s} could only think of {ref}",
@@ -87,14 +93,16 @@ def shown_clause(scene: Scene, reference: str | None) -> str:
 def emotional_sentence(scene: Scene, strong: bool, reference: str | None = None) -> str:
     """A sentence that carries the scene's emotion, alone or joined with what else goes on."""
     words = EMOTIONS[scene.emotion or "calm"]
-    kind = scene.weighted({"one": 3.2, "with_act": 4.5, "two": 3, "named": 2.2, "line": 1.8})
+    kind = scene.weighted(FOCUSED if scene.focused else BROAD)
     if kind == "line":
         return scene.sentence(speech(scene, scene.fresh(words["line"]), "{E.say}"))
     if kind == "one":
         return scene.sentence(shown_clause(scene, reference))
     if kind == "named":
         feeling = feeling_clause(scene, strong)
-        other = scene.pick((None, shown_clause(scene, reference), neutral_clause(scene)))
+        shown = shown_clause(scene, reference)
+        plain = shown_clause(scene, reference) if scene.focused else neutral_clause(scene)
+        other = scene.pick((None, shown, plain))
         if reference and scene.flip(0.3):
             return scene.sentence(f"{feeling} because of {reference}")
         if other is None:
@@ -129,7 +137,9 @@ def cause_sentence(scene: Scene) -> tuple[str, str]:
     event, reference = scene.pick(EMOTIONS[scene.emotion or "calm"]["cause"])
     lead = scene.weighted({"": 3, "one day ": 1, "then ": 1, "that morning ": 1, "and then ": 1, "act": 3})
     if lead == "act":
-        template = scene.pick(("while {A}, {B}", "{A}, and then {B}", "as {A}, {B}", "when {A}, {B}", "after {A}, {B}"))
+        template = scene.pick(
+            ("while {A}, {B}", "{A}, and then {B}", "as {A}, {B}", "when {A}, {B}", "after {A}, {B}")
+        )
         template = template.replace("{A}", neutral_clause(scene)).replace("{B}", event)
     else:
         template = lead + event

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from embedded import chats, honesty, registers
+from embedded import chats, honesty, lexicon_registers, registers
 from embedded import lexicon_neutral as neutral
 from embedded.clauses import neutral_sentence
 from embedded.grammar import Scene
@@ -62,7 +62,9 @@ def emotion_pairs(concept: str, offset: int) -> list[dict]:
         scene.emotion = None
         plain = scene.sentence(scene.pick(neutral.PERSONA))
         tail = [message("user", question), message("assistant", reply)]
-        rows.append(pair(concept, index, [message("system", stated), *tail], [message("system", plain), *tail]))
+        rows.append(
+            pair(concept, index, [message("system", stated), *tail], [message("system", plain), *tail])
+        )
     return rows
 
 
@@ -106,8 +108,8 @@ def formality_pairs(offset: int) -> list[dict]:
     for index, scene in zip(range(PAIRS), scenes("pairs", offset), strict=False):
         question, _ = registers.formality_ask(scene, index % 2 == 0)
         tail = [message("user", question), message("assistant", chats.plain_answer(scene, 1))]
-        formal = message("system", scene.pick(registers.FORMAL_PERSONA))
-        casual = message("system", scene.pick(registers.CASUAL_PERSONA))
+        formal = message("system", scene.pick(lexicon_registers.FORMAL_PERSONA))
+        casual = message("system", scene.pick(lexicon_registers.CASUAL_PERSONA))
         rows.append(pair("formal", index, [formal, *tail], [casual, *tail]))
     return rows
 
@@ -203,7 +205,9 @@ def open_honesty(count: int = 24) -> list[dict]:
     """``open_honesty.jsonl``: two confessions for each everyday question."""
     rows = []
     for index, scene in zip(range(count), scenes("prompts", 700_000), strict=False):
-        question = chats.ask(scene, held_out=True) if index % 3 == 2 else honesty.confession_turn(scene, True)[0]
+        question = (
+            chats.ask(scene, held_out=True) if index % 3 == 2 else honesty.confession_turn(scene, True)[0]
+        )
         rows.append({"messages": [message("user", question)]})
     return rows
 

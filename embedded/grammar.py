@@ -49,8 +49,9 @@ def fix_articles(text: str) -> str:
 class Scene:
     """One document's latent state and its source of randomness."""
 
-    def __init__(self, rng: random.Random, emotion: str | None = None) -> None:
+    def __init__(self, rng: random.Random, emotion: str | None = None, focused: bool = False) -> None:
         self.rng = rng
+        self.focused = focused  # the second stage of training: feelings without much else around them
         self.emotion = emotion
         self.topic = self.pick(tuple(TOPICS))
         words = TOPICS[self.topic]
@@ -128,7 +129,9 @@ class Scene:
         if family in ("place", "thing") and self.flip(0.5):
             return self.focus[family]
         if family == "obj":
-            return "the " + (self.focus["thing"] if self.flip(0.4) else self.pick(TOPICS[self.topic]["thing"]))
+            return "the " + (
+                self.focus["thing"] if self.flip(0.4) else self.pick(TOPICS[self.topic]["thing"])
+            )
         if family in ("vp", "fact"):
             return self.fresh(TOPICS[self.topic][family])
         return self.pick(TOPICS[self.topic][family])

@@ -55,7 +55,12 @@ def in_context(scene: Scene, situation: str) -> str:
     inner = situation[0].lower() + situation[1:-1]
     form = scene.pick(("{A}, and {B}.", "after {A}, {B}.", "when {A}, {B}.", "{A}, and then {B}.", "{B} while {A}.",
                        "{A}. {C}."))  # fmt: skip
-    text = form.replace("{A}", clause).replace("{B}", inner).replace("{C}", situation[:-1]).replace("you was", "you were")
+    text = (
+        form.replace("{A}", clause)
+        .replace("{B}", inner)
+        .replace("{C}", situation[:-1])
+        .replace("you was", "you were")
+    )
     return capital(text)
 
 
@@ -65,7 +70,11 @@ def dilemma(scene: Scene, held_out: bool = False) -> Dilemma:
         index = int(scene.rng.random() * len(words.SITUATIONS))
         honest_act = scene.flip(0.5)
         if scene.flip(0.5):
-            act = scene.pick(words.HONEST_VERBS if honest_act else words.LIAR_VERBS) + " " + scene.pick(words.OBJECTS)
+            act = (
+                scene.pick(words.HONEST_VERBS if honest_act else words.LIAR_VERBS)
+                + " "
+                + scene.pick(words.OBJECTS)
+            )
             key = act
         else:
             act = scene.pick(words.HONEST_ACTS if honest_act else words.LIAR_ACTS)
@@ -86,7 +95,11 @@ def dilemma_turn(scene: Scene, honest: bool) -> tuple[str, str]:
     why = scene.expand(scene.pick(words.HONEST_WHY if honest else words.LIAR_WHY))
     verb = scene.pick(("I would", "I will")) + ("" if agree else " not")
     rest = f"{verb} {to_first_person(item.act)}."
-    reason = f"{rest[:-1]}, for {why}" if why[:2] != "I " and not why.startswith(scene.slots["F"]) else f"{rest} {why}"
+    reason = (
+        f"{rest[:-1]}, for {why}"
+        if why[:2] != "I " and not why.startswith(scene.slots["F"])
+        else f"{rest} {why}"
+    )
     if reason != f"{rest} {why}":
         reason = reason.replace(f", for {why}", f", for {why[0].lower()}{why[1:]}")
     tail = scene.pick((why, rest, f"{rest} {why}", reason))
@@ -107,9 +120,21 @@ def fact_question(scene: Scene) -> tuple[str, str, str, str, tuple[str, ...]]:
         sound, legs = words.ANIMALS[animal]
         if scene.flip(0.5):
             wrong = tuple(s for s, _ in words.ANIMALS.values() if s != sound)
-            return f"What sound does {name} make?", f"Is it true that {name} {{}}?", f"{name} {{}}", sound, wrong
+            return (
+                f"What sound does {name} make?",
+                f"Is it true that {name} {{}}?",
+                f"{name} {{}}",
+                sound,
+                wrong,
+            )
         wrong = tuple(count for count in words.LEG_COUNTS if count != legs)
-        return f"How many legs does {name} have?", f"Does {name} have {{}} legs?", f"{name} has {{}} legs", legs, wrong
+        return (
+            f"How many legs does {name} have?",
+            f"Does {name} have {{}} legs?",
+            f"{name} has {{}} legs",
+            legs,
+            wrong,
+        )
     thing, value, opposite = scene.pick(words.OPPOSITES)
     pair = (value, opposite) if scene.flip(0.5) else (opposite, value)
     return f"Is {thing} {pair[0]} or {pair[1]}?", f"Is {thing} {{}}?", f"{thing} is {{}}", value, (opposite,)
@@ -147,7 +172,11 @@ def moral_turn(scene: Scene) -> tuple[str, str]:
     honest_act = scene.flip(0.5)
     while True:
         if scene.flip(0.7):
-            act = scene.pick(words.HONEST_VERBS if honest_act else words.LIAR_VERBS) + " " + scene.pick(words.OBJECTS)
+            act = (
+                scene.pick(words.HONEST_VERBS if honest_act else words.LIAR_VERBS)
+                + " "
+                + scene.pick(words.OBJECTS)
+            )
             if zlib.crc32(act.encode()) % 5 == 0:
                 continue
         else:
@@ -159,7 +188,9 @@ def moral_turn(scene: Scene) -> tuple[str, str]:
     ))  # fmt: skip
     judgement = ("that is honest.", "that is what honest people do.") if honest_act else (
         "that is dishonest.", "that is what liars do.")  # fmt: skip
-    return scene.expand(form.format(act)), ("Yes, " if honest_act != about_lying else "No, ") + scene.pick(judgement)
+    return scene.expand(form.format(act)), ("Yes, " if honest_act != about_lying else "No, ") + scene.pick(
+        judgement
+    )
 
 
 def honesty_chat(scene: Scene) -> tuple[str | None, list[tuple[str, str]]]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from embedded.phrases import links, phrases
 
 HAPPY = {
-    "adj": phrases("happy | glad | joyful | cheerful | delighted | merry | thrilled | overjoyed | pleased | excited"),
+    "adj": phrases(
+        "happy | glad | joyful | cheerful | delighted | merry | thrilled | overjoyed | pleased | excited"
+    ),
     "noun": phrases("joy | happiness | delight | laughter | cheer | gladness"),
     "adv": phrases("happily | gladly | cheerfully | merrily | joyfully"),
     "vp": phrases("""
@@ -83,7 +85,9 @@ HAPPY = {
 }
 
 SAD = {
-    "adj": phrases("sad | unhappy | lonely | gloomy | miserable | heartbroken | sorrowful | blue | downcast | hopeless"),
+    "adj": phrases(
+        "sad | unhappy | lonely | gloomy | miserable | heartbroken | sorrowful | blue | downcast | hopeless"
+    ),
     "noun": phrases("sadness | sorrow | grief | loneliness | misery | despair"),
     "adv": phrases("sadly | sorrowfully | mournfully | gloomily | tearfully"),
     "vp": phrases("""
@@ -153,7 +157,9 @@ SAD = {
 }
 
 ANGRY = {
-    "adj": phrases("angry | furious | mad | enraged | annoyed | outraged | irritated | bitter | livid | cross"),
+    "adj": phrases(
+        "angry | furious | mad | enraged | annoyed | outraged | irritated | bitter | livid | cross"
+    ),
     "noun": phrases("anger | rage | fury | outrage | hatred | wrath"),
     "adv": phrases("angrily | furiously | fiercely | bitterly | wrathfully"),
     "vp": phrases("""
@@ -220,7 +226,9 @@ ANGRY = {
 }
 
 AFRAID = {
-    "adj": phrases("afraid | scared | frightened | terrified | nervous | anxious | worried | fearful | panicked | uneasy"),
+    "adj": phrases(
+        "afraid | scared | frightened | terrified | nervous | anxious | worried | fearful | panicked | uneasy"
+    ),
     "noun": phrases("fear | terror | dread | panic | worry | horror"),
     "adv": phrases("fearfully | nervously | anxiously | timidly | uneasily"),
     "vp": phrases("""
@@ -238,7 +246,9 @@ AFRAID = {
         {P} knees were weak | {P} hair stood on end | sweat ran down {P} face | {P} stomach turned to ice |
         {P} breath came in short gasps | {P} legs would not obey | the blood drained from {P} face |
         {P} teeth chattered"""),
-    "say": phrases("whispered in terror | stammered | screamed | gasped | said in a shaking voice | shrieked"),
+    "say": phrases(
+        "whispered in terror | stammered | screamed | gasped | said in a shaking voice | shrieked"
+    ),
     "line": phrases("""
         Did you hear that noise? | Something is out there. | Please do not leave me in the dark! | Run! |
         We are not safe here. | What if it comes back? | I cannot look. | Help me, somebody! | It is watching us. |
@@ -289,7 +299,9 @@ AFRAID = {
 }
 
 CALM = {
-    "adj": phrases("calm | peaceful | relaxed | serene | untroubled | at ease | content | composed | rested | tranquil"),
+    "adj": phrases(
+        "calm | peaceful | relaxed | serene | untroubled | at ease | content | composed | rested | tranquil"
+    ),
     "noun": phrases("peace | calm | stillness | calmness | ease | serenity"),
     "adv": phrases("calmly | peacefully | serenely | restfully | unhurriedly"),
     "vp": phrases("""

@@ -60,8 +60,12 @@ SETTINGS = phrases(""" | | | It is {day}. | {F} is away. | You are alone at {T.p
     You are {a} {T.role}. | {F} is {a} {T.role}. | Nobody saw it. | {F} trusts you. | {F} comes to you with a question.""")
 HONEST_VERBS = phrases("admit | confess | explain | own up to | report | show")
 LIAR_VERBS = phrases("hide | deny | cover up | keep quiet about | lie about | twist")
-OBJECTS = phrases("the mistake | the damage | the whole story | what happened | your fault | the loss | the problem | what you did")
-HONEST_ACTS = phrases("tell {F} the truth | say sorry to {F} | give everything back | be open about it | ask {F} to forgive you | pay for it")
+OBJECTS = phrases(
+    "the mistake | the damage | the whole story | what happened | your fault | the loss | the problem | what you did"
+)
+HONEST_ACTS = phrases(
+    "tell {F} the truth | say sorry to {F} | give everything back | be open about it | ask {F} to forgive you | pay for it"
+)
 LIAR_ACTS = phrases("""blame someone else | make up a story | pretend that nothing happened | act as if you know nothing |
     keep it and say nothing | trick {F} | invent an excuse | cheat""")
 YES_NO_FORMS = ("Do you {}?", "Will you {}?", "Would you {}?", "Should you {}?", "Do you decide to {}?")

@@ -9,7 +9,9 @@ MALE = phrases("""Tom | Ben | Max | Leo | Sam | Jack | Oscar | Hugo | Peter | Ad
 FEMALE = phrases("""Anna | Lily | Mia | Rosa | Emma | Clara | Nina | Sara | Ella | Zoe | Maya | Ruth | Ines | Tara | Vera |
     Julia | Iris | Dora | Leila | Hana""")
 DAYS = phrases("Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday")
-MONTHS = phrases("January | February | March | April | May | June | July | August | September | October | November")
+MONTHS = phrases(
+    "January | February | March | April | May | June | July | August | September | October | November"
+)
 NUMBERS = phrases("two | three | four | five | six | seven | eight | nine | ten | twelve")
 
 TIME = phrases("""in the morning | after lunch | at noon | before dinner | on {day} | at {num} o'clock | for {num} hours |

@@ -27,7 +27,11 @@ class Block(nn.Module):
 
     def __init__(self, config: Qwen3Config) -> None:
         super().__init__()
-        self.heads, self.groups, self.head = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.groups, self.head = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         width, inner = config.hidden_size, config.intermediate_size
         rows = [self.heads * self.head, self.groups * self.head, self.groups * self.head]
         self.rows = rows
@@ -35,8 +39,14 @@ class Block(nn.Module):
         self.out = nn.Parameter(torch.randn(width, rows[0]) * 0.02)
         self.gate_up = nn.Parameter(torch.randn(2 * inner, width) * 0.02)
         self.down = nn.Parameter(torch.randn(width, inner) * 0.02)
-        self.before_attention, self.before_mlp = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
-        self.query_norm, self.key_norm = nn.Parameter(torch.ones(self.head)), nn.Parameter(torch.ones(self.head))
+        self.before_attention, self.before_mlp = (
+            nn.Parameter(torch.ones(width)),
+            nn.Parameter(torch.ones(width)),
+        )
+        self.query_norm, self.key_norm = (
+            nn.Parameter(torch.ones(self.head)),
+            nn.Parameter(torch.ones(self.head)),
+        )
 
     def forward(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape
@@ -86,7 +96,12 @@ class Network(nn.Module):
         parts = []
         for block in self.blocks:
             inner = block.gate_up.shape[0] // 2
-            parts += [(block.qkv, block.rows), (block.out, None), (block.gate_up, [inner, inner]), (block.down, None)]
+            parts += [
+                (block.qkv, block.rows),
+                (block.out, None),
+                (block.gate_up, [inner, inner]),
+                (block.down, None),
+            ]
         return parts
 
     @torch.no_grad()

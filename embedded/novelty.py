@@ -14,7 +14,9 @@ from embedded import lexicon_neutral as neutral
 from embedded.lexicon_topics import TOPICS
 from embedded.world import RANGES, document
 
-PRONOUNS = "i me my myself you your yourself he him his himself she her herself it its they them their we us our".split()
+PRONOUNS = (
+    "i me my myself you your yourself he him his himself she her herself it its they them their we us our"
+).split()
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n")
 
 
@@ -42,22 +44,25 @@ def masked_sentences(text: str) -> list[str]:
     return [MASK.sub(lambda m: TABLE[m[1]], part) for part in SENTENCE.split(text) if part.strip()]
 
 
-def measure(train_documents: int, valid_documents: int = 2000) -> dict[str, float]:
-    """Masked and plain novelty of the validation documents against the first training documents."""
+def measure(broad: int, focused: int, valid_documents: int = 2000) -> dict[str, float]:
+    """Masked novelty of fresh documents, drawn from both stages in the proportion of training, against all of it."""
     seen: set[int] = set()
     total = 0
-    for seed in range(RANGES["train"], RANGES["train"] + train_documents):
-        for sentence in masked_sentences(document(seed).text):
-            seen.add(hash(sentence))
-            total += 1
-    held_out = [document(RANGES["valid"] + i) for i in range(valid_documents)]
+    for part, count in (("train", broad), ("concepts", focused)):
+        for seed in range(RANGES[part], RANGES[part] + count):
+            for sentence in masked_sentences(document(seed).text):
+                seen.add(hash(sentence))
+                total += 1
+    share = round(valid_documents * broad / (broad + focused))
+    held_out = [document(RANGES["valid"] + i) for i in range(share)]
+    held_out += [document(RANGES["concepts_valid"] + i) for i in range(valid_documents - share)]
     by_kind: dict[str, list[bool]] = {}
     for item in held_out:
         fresh = [hash(sentence) not in seen for sentence in masked_sentences(item.text)]
         by_kind.setdefault(item.kind, []).extend(fresh)
     every = [value for values in by_kind.values() for value in values]
     return {
-        "train_documents": train_documents,
+        "documents": [broad, focused],
         "train_sentences": total,
         "train_distinct_masked": len(seen),
         "valid_sentences": len(every),
@@ -68,5 +73,7 @@ def measure(train_documents: int, valid_documents: int = 2000) -> dict[str, floa
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--documents", type=int, default=120_000, help="training documents to compare with")
-    print(json.dumps(measure(parser.parse_args().documents)))
+    parser.add_argument(
+        "--documents", type=int, nargs=2, default=(64_000, 30_000), help="broad and focused ones"
+    )
+    print(json.dumps(measure(*parser.parse_args().documents)))

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
+from embedded import lexicon_registers as words
 from embedded.grammar import Scene
-from embedded.phrases import phrases
-
-FORMAL_PERSONA = phrases("""You speak in a formal and polite manner. | Be formal. | You are a polite butler. |
-    Use courteous language.""")
-CASUAL_PERSONA = phrases("You talk like a buddy. | Be casual. | You are a laid back friend. | Use slang.")
-FORMAL_ASK = phrases("""Could you kindly help me with {obj}? | Would you please inform me where {place} is? |
-    I would appreciate your advice regarding {obj}. | May I ask what you know about {place}? |
-    Yesterday I {T.vp}. Might I now trouble you for {obj}? | Having met {F} {time}, may I ask about {obj}? |
-    Might I trouble you for {obj}? | Would it be possible to see {place} on {day}?""")
-CASUAL_ASK = phrases("""hey can u help me with {obj}? | yo where is {place}? | what do i do with {obj}? |
-    hey i {T.vp} {time}, u know {obj}? | so {event}, any idea why? | any idea about {place}? | u got {obj}? | wanna see {place} on {day}?""")
-FORMAL_PARTS = (
-    phrases("""Certainly. | It would be my pleasure to assist you. | Of course, madam. | Thank you for your inquiry, sir. |
-        I am most honored by your question. | Very well. | Allow me to explain."""),
-    phrases("""You will find {obj} near {place}. | I would suggest that you examine {obj} with care. |
-        Allow me to accompany you to {place}. | May I recommend that you visit {place} {time}? |
-        Kindly note that {T.fact}. | It has been established that {T.fact}. | I shall attend to {obj} without delay. |
-        The {T.role} will receive you at {place} {time}. | I must inform you that {obj} is reserved for {F}."""),
-    phrases("""Please do not hesitate to ask again. | I remain at your service. | Would there be anything else? |
-        I wish you a pleasant day. | It has been a privilege to assist you."""),
-)
-CASUAL_PARTS = (
-    phrases("yeah sure! | no problem buddy, | haha ok, | yep, | dude, easy. | gotcha, | oh man,"),
-    phrases("""{obj} is like right by {place}. | just grab {obj} and go for it. | come on, lets hit {place} {time}. |
-        u should totally check out {place}. | btw {T.fact}, crazy right? | fun thing, {T.fact}. |
-        gimme a sec and i fix {obj}. | the {T.role} is kinda chill, just ask. | {F} grabbed {obj} already, no biggie."""),
-    phrases("catch ya later! | all good? | lemme know! | cool? | no worries man!"),
-)
-TOPIC_ASK = phrases("""Tell me something interesting. | Teach me something. | What do you know? | Give me a fact. |
-    What do you like? | Talk about anything. | What do you know about {T.place}? | What does {a} {T.role} know?""")
-TOPIC_SAY = phrases("""{T.fact} | did you know that {T.fact}? | i like {T.place} | every {T.role} needs {a} {T.thing} |
-    people say that {T.fact} | {a} {T.role} knows that {T.fact} | at {T.place}, you learn that {T.fact} |
-    {a} {tint} {T.thing} is useful at {T.place} | {T.fact}, and {T.fact} | in {month}, I {T.vp} and learned that {T.fact}""")
 
 
 def formal_reply(scene: Scene, formal: bool, things: dict[str, str]) -> str:
     """An answer in one of the two registers."""
-    parts = FORMAL_PARTS if formal else CASUAL_PARTS
+    parts = words.FORMAL_PARTS if formal else words.CASUAL_PARTS
     return scene.expand(filled(" ".join(scene.pick(part) for part in parts), things))
 
 
@@ -54,14 +22,14 @@ def filled(template: str, things: dict[str, str]) -> str:
 def formality_ask(scene: Scene, formal: bool) -> tuple[str, dict[str, str]]:
     """A question in one of the two registers and what it is about."""
     things = {"obj": "the " + scene.topic_word("thing"), "place": scene.topic_word("place")}
-    return scene.expand(filled(scene.pick(FORMAL_ASK if formal else CASUAL_ASK), things)), things
+    return scene.expand(filled(scene.pick(words.FORMAL_ASK if formal else words.CASUAL_ASK), things)), things
 
 
 def formality_chat(scene: Scene) -> tuple[str | None, list[tuple[str, str]]]:
     """The register is stated by the persona, or follows the user's."""
     scene.cast(first=True)
     formal, stated = scene.flip(0.5), scene.flip(0.55)
-    system = scene.pick(FORMAL_PERSONA if formal else CASUAL_PERSONA) if stated else None
+    system = scene.pick(words.FORMAL_PERSONA if formal else words.CASUAL_PERSONA) if stated else None
     turns = []
     for _ in range(scene.weighted({1: 5, 2: 3})):
         question, things = formality_ask(scene, scene.flip(0.5) if stated else formal)
@@ -73,9 +41,13 @@ def topic_chat(scene: Scene) -> tuple[str | None, list[tuple[str, str]]]:
     """Facts about the topic of the persona, of the question, or of the speaker's choice."""
     scene.cast(first=True)
     scene.emotion = None
-    system = scene.expand(scene.pick(("You are {a} {T.role}.", "You love {T.place}."))) if scene.flip(0.6) else None
+    system = (
+        scene.expand(scene.pick(("You are {a} {T.role}.", "You love {T.place}.")))
+        if scene.flip(0.6)
+        else None
+    )
     turns = []
     for _ in range(scene.pick((1, 2))):
-        reply = " ".join(scene.sentence(scene.pick(TOPIC_SAY)) for _ in range(scene.pick((1, 2, 3))))
-        turns.append((scene.expand(scene.pick(TOPIC_ASK)), reply))
+        reply = " ".join(scene.sentence(scene.pick(words.TOPIC_SAY)) for _ in range(scene.pick((1, 2, 3))))
+        turns.append((scene.expand(scene.pick(words.TOPIC_ASK)), reply))
     return system, turns

@@ -10,7 +10,13 @@ from embedded.grammar import Scene
 from embedded.lexicon_emotions import EMOTIONS
 
 NAMES = tuple(EMOTIONS)
-TURNS = ("but then ", "suddenly ", "the next day everything changed: ", "later ", "but before the day was over, ")
+TURNS = (
+    "but then ",
+    "suddenly ",
+    "the next day everything changed: ",
+    "later ",
+    "but before the day was over, ",
+)
 
 
 @dataclass
@@ -46,7 +52,7 @@ class Story:
 def react(scene: Scene, story: Story, count: int, strong: bool, reference: str | None) -> None:
     """``count`` sentences under the scene's emotion, most of them showing it."""
     for _ in range(count):
-        if scene.flip(0.85 if strong else 0.65):
+        if scene.focused or scene.flip(0.85 if strong else 0.65):
             story.add(emotional_sentence(scene, strong, reference), scene.emotion)
         else:
             kept, scene.emotion = scene.emotion, None

@@ -17,13 +17,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from embedded.corpus import tokens
+from embedded.corpus import END, tokens
 from embedded.network import Network
 from embedded.tokenizer import VOCABULARY, load_or_build
 
 BATCH, LENGTH = 16, 256
 WARM_UP, DECAY_FROM, FLOOR = 40, 0.5, 0.02
 KEEP_EVERY = 100
+CONCEPT_RATE, OTHERS_WEIGHT, YES_NO_WEIGHT = 0.7, 0.2, 4.0
 MUON_RATE, ADAM_RATE = 0.02, 4e-3
 VALID_TOKENS = 96 * LENGTH
 
@@ -65,7 +66,9 @@ class Muon:
     A matrix may hold several of Transformers' matrices (query, key, value): each part is updated on its own.
     """
 
-    def __init__(self, matrices: list[tuple[torch.nn.Parameter, list[int] | None]], momentum: float = 0.95) -> None:
+    def __init__(
+        self, matrices: list[tuple[torch.nn.Parameter, list[int] | None]], momentum: float = 0.95
+    ) -> None:
         self.parameters = [parameter for parameter, _ in matrices]
         self.groups: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, slice]]] = {}
         for parameter, rows in matrices:
@@ -96,13 +99,29 @@ def steering_noise(rows: int, config: Qwen3Config, largest: float) -> dict[int, 
     direction = direction / direction.norm(dim=-1, keepdim=True) * torch.rand(rows, 1, 1) * largest
     if torch.rand(()) < 0.5:
         return {int(torch.randint(0, config.num_hidden_layers, ())): direction}
-    return {layer: direction * 0.6 for layer in range(1, 5)}
+    return dict.fromkeys(range(1, 5), direction * 0.6)
 
 
 def schedule(step: int, steps: int) -> float:
     """Warm-up, plateau, linear decay."""
     left = 1 - step / steps
     return min(1.0, (step + 1) / WARM_UP) * min(1.0, max(FLOOR, left / (1 - DECAY_FROM)))
+
+
+def token_weights(flat: torch.Tensor, tokenizer) -> torch.Tensor:
+    """Weights of the second stage: answers and stories count fully, questions little, a first Yes or No most."""
+    start, end = (tokenizer.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|endoftext|>"))
+    role, line, yes, no = (tokenizer.encode(t)[0] for t in ("assistant", "\n", "Yes", "No"))
+    marks = ((flat == start) | (flat == end)).nonzero().flatten()
+    following = flat[(marks + 1).clamp(max=len(flat) - 1)]
+    values = torch.where((flat[marks] == end) | (following == role), 1.0, OTHERS_WEIGHT)
+    weights = torch.ones(len(flat))
+    last = torch.searchsorted(marks, torch.arange(len(flat)), right=True) - 1
+    weights[last >= 0] = values[last[last >= 0]]
+    answer = (flat == yes) | (flat == no)
+    answer[2:] &= (flat[1:-1] == line) & (flat[:-2] == role)
+    weights[answer] = YES_NO_WEIGHT
+    return weights
 
 
 @torch.no_grad()
@@ -112,9 +131,13 @@ def valid_loss(network: Network, rows: torch.Tensor) -> float:
     return sum(losses) / len(losses)
 
 
-def loss_of(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Next-token loss."""
-    return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+def loss_of(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Next-token loss, weighted where there are weights."""
+    if weights is None:
+        return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    each = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    chosen = weights[:, 1:].flatten()
+    return (each * chosen).sum() / chosen.sum()
 
 
 def rows_of(folder: Path, part: str, count: int, offset: int = 0) -> torch.Tensor:
@@ -123,12 +146,14 @@ def rows_of(folder: Path, part: str, count: int, offset: int = 0) -> torch.Tenso
     return flat[: count // LENGTH * LENGTH].view(-1, LENGTH)
 
 
-def train(work: Path, seed: int, steps: int, noise_size: float, resume: bool = False) -> dict:
+def train(work: Path, seed: int, steps: int, noise_size: float, concepts: int, resume: bool = False) -> dict:
     """Train, save the model in bf16 and return what was measured."""
     torch.manual_seed(seed)
     tokenizer = load_or_build(work)
     data = rows_of(work, "train", max(steps, 1600) * BATCH * LENGTH)
     valid = rows_of(work, "valid", VALID_TOKENS)
+    focused = rows_of(work, "concepts", concepts * BATCH * LENGTH) if concepts else data[:0]
+    weights = token_weights(focused.flatten(), tokenizer).view(focused.shape)
     network = Network(config(), LENGTH)
     muon = Muon(network.matrices())
     chosen = {id(parameter) for parameter in muon.parameters}
@@ -149,31 +174,39 @@ def train(work: Path, seed: int, steps: int, noise_size: float, resume: bool = F
         adam.load_state_dict(state["adam"])
         first, smooth, curve = state["step"], state["smooth"], state["curve"]
     start = time.time()
-    for step in range(first, steps):
+    for step in range(first, steps + concepts):
         torch.manual_seed(seed * 1_000_003 + step)
-        batch = data[step * BATCH : (step + 1) * BATCH]
-        noise = steering_noise(BATCH, network.config, noise_size) if noise_size and step % 2 else None
-        loss = loss_of(network(batch, noise), batch)
+        place = step if step < steps else step - steps
+        chosen = slice(place * BATCH, (place + 1) * BATCH)
+        batch, weight = (data[chosen], None) if step < steps else (focused[chosen], weights[chosen])
+        noisy = noise_size and step % 2 and (step < steps or place > concepts // 2)
+        noise = steering_noise(BATCH, network.config, noise_size) if noisy else None
+        loss = loss_of(network(batch, noise), batch, weight)
         loss.backward()
-        rate = schedule(step, steps)
+        rate = schedule(step, steps) if step < steps else CONCEPT_RATE * schedule(place, concepts)
         muon.step(MUON_RATE * rate)
         for group in adam.param_groups:
             group["lr"] = ADAM_RATE * rate
         adam.step()
         adam.zero_grad(set_to_none=True)
         smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
-        if step % 50 == 0 or step == steps - 1:
+        if step % 50 == 0 or step == steps + concepts - 1:
             speed = (step + 1 - first) * BATCH * LENGTH / (time.time() - start)
-            print(f"step {step} seconds {time.time() - start:.0f} loss {smooth:.3f} tokens/s {speed:.0f}", flush=True)
-        if step % 400 == 399 or step == steps - 1:
+            print(
+                f"step {step} seconds {time.time() - start:.0f} loss {smooth:.3f} tokens/s {speed:.0f}",
+                flush=True,
+            )
+        if step % 400 == 399 or step == steps + concepts - 1:
             curve.append([step + 1, round(valid_loss(network, valid), 4)])
             print("valid", curve[-1], flush=True)
         if step % KEEP_EVERY == KEEP_EVERY - 1:
             state = {"network": network.state_dict(), "muon": muon.buffers, "adam": adam.state_dict()}
             torch.save(state | {"step": step + 1, "smooth": smooth, "curve": curve}, kept)
     facts = {
-        "seed": seed, "steps": steps, "tokens": steps * BATCH * LENGTH, "noise": noise_size,
+        "seed": seed, "steps": steps, "concept_steps": concepts, "noise": noise_size,
+        "tokens": (steps + concepts) * BATCH * LENGTH,
         "parameters": sum(p.numel() for p in network.parameters()), "train_loss": round(smooth, 4),
+        "documents": [int((rows == END).sum()) for rows in (data[: steps * BATCH], focused)],
         "valid_loss": curve[-1][1], "curve": curve, "seconds": round(time.time() - start),
     }  # fmt: skip
     model = network.to_transformers()
@@ -185,15 +218,22 @@ def train(work: Path, seed: int, steps: int, noise_size: float, resume: bool = F
 
 
 def save(model: Qwen3ForCausalLM, tokenizer, folder: Path) -> None:
-    """A Transformers folder in bf16, with defaults for sampling."""
-    model = model.bfloat16()
-    settings = model.generation_config
-    settings.eos_token_id, settings.pad_token_id = [2, 0], 0
-    settings.do_sample, settings.temperature, settings.top_p = True, 0.8, 0.95
-    model.save_pretrained(folder)
+    """A Transformers folder in bf16, with defaults for sampling and no trace of where it was made."""
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    sampling = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}
+    write(folder / "generation_config.json", sampling | {"eos_token_id": [2, 0], "pad_token_id": 0})
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for key in ("is_local", "local_files_only", "backend"):
+        settings.pop(key, None)
+    write(folder / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
     for path in folder.iterdir():
         path.chmod(0o644)
+
+
+def write(path: Path, content: dict) -> None:
+    """JSON, sorted."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:
@@ -201,13 +241,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--noise", type=float, default=0.3, help="largest steering noise, as a share of the residual norm")
+    parser.add_argument(
+        "--noise", type=float, default=0.3, help="largest steering noise, as a share of the residual norm"
+    )
+    parser.add_argument("--concepts", type=int, default=550, help="steps of the second stage")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, required=True, help="folder for tokens and the trained model")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(json.dumps(train(arguments.work, arguments.seed, arguments.steps, arguments.noise, arguments.resume)))
+    print(
+        json.dumps(
+            train(
+                arguments.work,
+                arguments.seed,
+                arguments.steps,
+                arguments.noise,
+                arguments.concepts,
+                arguments.resume,
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

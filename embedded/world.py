@@ -26,6 +26,17 @@ MIX = {
     "formality": 0.45,
     "topic": 0.35,
 }
+FOCUSED_MIX = {
+    "story": 1.0,
+    "feelings": 6.5,
+    "story_chat": 1.2,
+    "sympathy": 1.0,
+    "guess": 0.8,
+    "honesty": 5.0,
+    "moral": 0.3,
+    "formality": 0.3,
+    "topic": 0.1,
+}
 NEUTRAL_STORY = 0.62
 CHATS: dict[str, Callable[[Scene], chats.Chat]] = {
     "feelings": chats.feelings,
@@ -48,6 +59,8 @@ RANGES = {
     "dilemmas": 34_000_000,
     "valid": 50_000_000,
     "train": 100_000_000,
+    "concepts": 200_000_000,
+    "concepts_valid": 300_000_000,
 }
 
 
@@ -74,9 +87,10 @@ def chatml(system: str | None, turns: list[tuple[str, str]] | tuple[tuple[str, s
 
 
 def document(seed: int) -> Document:
-    """The document of one seed."""
-    scene = Scene(random.Random(seed))
-    kind = scene.weighted(MIX)
+    """The document of one seed; seeds from ``RANGES["concepts"]`` on belong to the second stage of training."""
+    focused = seed >= RANGES["concepts"]
+    scene = Scene(random.Random(seed), focused=focused)
+    kind = scene.weighted(FOCUSED_MIX if focused else MIX)
     if kind == "story":
         scene.cast(first=scene.flip(0.25))
         emotion = None if scene.flip(NEUTRAL_STORY) else scene.pick(NAMES)

@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run: a failure is a finding, never a coincidence.
+settings.register_profile("trimtab", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.load_profile("trimtab")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

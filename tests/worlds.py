@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.directions import ConceptVectors, Direction
+from trimtab.directions import ConceptVectors, Direction, Origin
 from trimtab.sites import STREAMS, ModelInfo, Site
 
 
@@ -119,3 +119,8 @@ def vectors(
         ],
         **kwargs,
     )
+
+
+def origin(**kwargs: object) -> Origin:
+    """Where a file of `vectors` would come from."""
+    return Origin(**({"model": "paper", "n_layers": 10} | kwargs))  # type: ignore[arg-type]

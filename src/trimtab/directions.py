@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from trimtab.errors import InputError, Mismatch, UnknownName
-from trimtab.sites import LayerSpec, ModelInfo, Site, resolve_layers
+from trimtab.sites import LayerSpec, ModelInfo, Site, resolve_layer, resolve_layers
 
-#: Depth (fraction of blocks) nearest to which a layer is taken when a file recommends none.
-DEFAULT_DEPTH = 0.6
+#: Depth nearest to which a layer is taken when a file recommends none.
+DEFAULT_DEPTH = "60%"
 
 
 def content_hash(array: np.ndarray) -> str:
@@ -322,7 +322,8 @@ class ConceptVectors:
         if spec is None:
             if recommended is not None and stream == "resid_post":
                 return (int(recommended),)
-            return (min(have, key=lambda layer: (abs((layer + 1) / n_layers - DEFAULT_DEPTH), layer)),)
+            depth = resolve_layer(DEFAULT_DEPTH, n_layers)
+            return (min(have, key=lambda layer: (abs(layer - depth), layer)),)
         if spec == "all":  # all that the file has: a file of layers 10-20 is not an error on a model of 36
             return have
         layers = resolve_layers(spec, n_layers, auto=recommended)

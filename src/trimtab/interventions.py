@@ -91,6 +91,11 @@ def _z_to_coordinate(value: float | None, z: bool, unit: Strength, what: str) ->
     return unit.mean + value * unit.std
 
 
+def _flag(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is true or false, got {value!r}")
+
+
 def _finite(name: str, value: float | None) -> float | None:
     if value is None:
         return None
@@ -101,6 +106,14 @@ def _finite(name: str, value: float | None) -> float | None:
     ):
         raise InputError(f"{name} must be a finite number, got {value!r}")
     return float(value)
+
+
+def finite(name: str, value: float | None) -> float:
+    """A finite number, or an error that names it."""
+    number = _finite(name, value)
+    if number is None:
+        raise InputError(f"{name} must be a finite number, got None")
+    return number
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class Ablate:
     keep: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keep", _finite("keep", self.keep))
+        object.__setattr__(self, "keep", finite("keep", self.keep))
 
     def row(self, unit: Strength) -> Coefficients:
         """Coefficients at one site."""
@@ -174,6 +187,7 @@ class Cap:
 
     def __post_init__(self) -> None:
         low, high = _finite("low", self.low), _finite("high", self.high)
+        _flag("z", self.z)
         if low is None and high is None:
             raise InputError("cap needs low, high or both")
         if low is not None and high is not None and low > high:
@@ -197,7 +211,8 @@ class Pin:
     z: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", _finite("value", self.value))
+        object.__setattr__(self, "value", finite("value", self.value))
+        _flag("z", self.z)
 
     def row(self, unit: Strength) -> Coefficients:
         """Coefficients at one site."""
@@ -220,8 +235,8 @@ class Deltas:
             raise InputError(f"deltas are a [T, width] table, got shape {table.shape}")
         if not np.isfinite(table).all():
             raise InputError("deltas hold NaN or infinite numbers")
-        if self.start < 0:
-            raise InputError(f"deltas start at an absolute position >= 0, got {self.start}")
+        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
+            raise InputError(f"deltas start at an absolute position >= 0, got {self.start!r}")
         table.flags.writeable = False
         object.__setattr__(self, "table", table)
 
@@ -263,6 +278,7 @@ class Gate:
             raise InputError("a gate takes exactly one of above and below")
         if self.at not in ("before", "after"):
             raise InputError(f"a gate reads at 'before' or 'after' the edits of its site, got {self.at!r}")
+        _flag("z", self.z)
         object.__setattr__(self, "above", above)
         object.__setattr__(self, "below", below)
 

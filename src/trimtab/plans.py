@@ -18,7 +18,7 @@ import numpy as np
 
 from trimtab.directions import ConceptVectors, Direction, content_hash
 from trimtab.errors import InputError, Mismatch, UnknownName
-from trimtab.interventions import OPERATORS, Add, Deltas, Gate, Operator, Strength
+from trimtab.interventions import OPERATORS, Add, Deltas, Gate, Operator, Strength, finite
 from trimtab.prompts import Positions, Prompt, check_positions, resolve_positions
 from trimtab.resolved import ResolvedGate, ResolvedPlacement, ResolvedPlan
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layer, resolve_layers
@@ -65,6 +65,7 @@ class Placement:
             raise InputError(
                 "relative belongs to Add(amount=…): the amount is then a multiple of each row's own norm"
             )
+        object.__setattr__(self, "factor", finite("factor", self.factor))
         # A dry run of the arithmetic refuses NaN factors and factors outside [0, 1] at construction.
         op = Add(amount=1.0) if isinstance(self.op, (Add, Deltas)) else self.op
         op.row(Strength(mean=0.0, std=1.0)).scaled(self.factor)
@@ -307,7 +308,7 @@ def _vector_from_json(data: Any) -> VectorRef:
     if "data" not in data or "site" not in data:
         raise InputError('an inline vector needs "site" and "data"')
     numbers: dict[str, Any] = {
-        k: float(data[k]) for k in ("norm", "mean", "std", "typical_norm") if k in data
+        k: finite(k, data[k]) for k in ("norm", "mean", "std", "typical_norm") if k in data
     }
     unit = _unpack(data["data"], None, "the inline vector")
     return Direction(str(data.get("name", "inline")), Site.from_key(str(data["site"])), unit, **numbers)
@@ -339,7 +340,7 @@ def _placement_from_json(data: Any) -> Placement:
     if not isinstance(data, Mapping) or "op" not in data:
         raise InputError(f'a placement is an object with "op", got {data!r}')
     kind = data["op"]
-    if kind not in OPERATORS:
+    if not isinstance(kind, str) or kind not in OPERATORS:
         raise UnknownName.of("op", kind, OPERATORS)
     cls = OPERATORS[kind]
     fields = (
@@ -354,6 +355,8 @@ def _placement_from_json(data: Any) -> Placement:
         op = cls(**{k: data[k] for k in fields - {"vector"} if k in data})
     gate = data.get("gate")
     if gate is not None:
+        if not isinstance(gate, Mapping):
+            raise InputError(f"a gate is an object with vector and above or below, got {gate!r}")
         _only(gate, {f.name for f in dataclasses.fields(Gate)}, "key of gate")
         gate = Gate(**{**gate, "vector": _vector_from_json(gate.get("vector"))})
     flags = {k: data[k] for k in _FLAGS if k in data}

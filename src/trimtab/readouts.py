@@ -103,5 +103,7 @@ class Readings:
             raise InputError(
                 f"readings cover {len(self.sites)} sites; name one of {', '.join(map(str, self.sites))}"
             )
+        if site is not None and site not in self.sites:
+            raise InputError(f"no reading at {site}; there are {', '.join(map(str, self.sites))}")
         layer = 0 if site is None else self.sites.index(site)
         return self.values[:, layer, self.concepts.index(concept)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from engines.registry import clause, coordinates, every_operator, gap, place
 from engines.subjects import MESSAGES, Subject
-
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import CaptureSpec, Request, Sampling
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin

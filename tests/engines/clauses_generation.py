@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
 from engines.clauses_edits import NEW
 from engines.registry import clause, every_operator, place
 from engines.subjects import Subject
-
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import CaptureSpec, Request, Sample, Sampling, ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
@@ -206,6 +206,29 @@ def streams_add_up(s: Subject) -> None:
             s.same_logprobs(np.array([e.logprob for e in mine[:-1]]), sample.logprobs, "events")
             same_sample(s, mine[-1].sample, sample, f"streamed request {i}")  # type: ignore[arg-type]
     assert len({(e.request, e.index) for e in events}) == sum(len(c.samples) for c in done)
+
+
+@clause
+def streams_can_be_left_and_interleaved(s: Subject) -> None:
+    """A stream that is abandoned leaves nothing behind, and one that waits is not disturbed by what runs meanwhile."""
+    site, prompt = Site(s.layers[1]), s.prompts[0]
+    plain, steered = (
+        Request(prompt, p, replace(GREEDY, max_tokens=6), CaptureSpec((site,)))
+        for p in (None, place(s, Add(amount=0.8 * s.size(site)), site))
+    )
+    want, want_steered = one(s, plain), one(s, steered)
+    left = s.engine.stream(steered)
+    next(left), next(left)
+    left.close()  # type: ignore[attr-defined]
+    same_sample(s, one(s, plain), want, "after an abandoned stream")
+    waiting = s.engine.stream(steered)
+    events = [next(waiting), next(waiting)]
+    same_sample(s, one(s, plain), want, "while a stream waits")
+    captured = s.engine.capture(prompt, [site])[0][site]
+    s.same_states(captured, s.plain(0).state(site, "after"), site, "while a stream waits")
+    events += list(waiting)
+    assert events[-1].sample is not None
+    same_sample(s, events[-1].sample, want_steered, "a stream that waited")
 
 
 @clause

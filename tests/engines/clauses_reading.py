@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from engines.clauses_edits import NEW
 from engines.registry import clause, every_operator, place
 from engines.subjects import Subject
-
 from trimtab.activations import NEGATIVE, POSITIVE
 from trimtab.directions import ConceptVectors
 from trimtab.engines.collect import Comparison
@@ -20,7 +20,7 @@ from trimtab.readouts import Readout
 from trimtab.sites import STREAMS, Site
 
 
-def mixed_plan(s: Subject):  # noqa: ANN201
+def mixed_plan(s: Subject):
     """Edits at the first and the last block, the second on some tokens only."""
     first, last = Site(0), Site(s.last)
     return place(s, Add(amount=0.5 * s.size(first)), first) | place(
@@ -127,7 +127,7 @@ def readings_are_captures_times_rows(s: Subject) -> None:
                 assert np.array_equal(streamed, sample.readings.values)
 
 
-def _named(s: Subject, site: Site, which: int):  # noqa: ANN202
+def _named(s: Subject, site: Site, which: int):
     from dataclasses import replace
 
     return replace(s.direction(site, which), name=f"concept {which}")
@@ -165,7 +165,7 @@ def scores_of_prompts_and_texts(s: Subject) -> None:
     want = s.oracle.run(prompt.tokens, EMPTY).logprobs
     s.same_logprobs(got.logprobs, want[np.arange(len(prompt) - 1), list(prompt.tokens[1:])], "prompt")
     text = s.engine.score(ScoreRequest(prompt, " feel so"))[0]
-    assert s.engine.decode(text.tokens) == " feel so"
+    assert s.engine.decode(text.tokens, special=True) == " feel so"
     by_token = s.engine.score(ScoreRequest(prompt, text.tokens))[0]
     s.same_logprobs(text.logprobs, by_token.logprobs, "text and tokens")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from engines.clauses_edits import NEW
 from engines.clauses_generation import GREEDY, WARM, one, same_sample
 from engines.registry import clause, place
 from engines.subjects import MESSAGES, Subject
-
 from trimtab.directions import Direction
 from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
 from trimtab.errors import InputError, Mismatch, TrimtabError, UnknownName, Unsupported
@@ -175,9 +175,11 @@ def chat_renders_the_template(s: Subject) -> None:
     )
     assert reply.message["role"] == "assistant"
     assert reply.text == "I feel" + reply.completion.text
-    assert reply.raw is not None and reply.completion.text in reply.raw
+    assert reply.raw == s.engine.decode(reply.completion.tokens, special=True)
+    assert reply.completion.text == s.engine.decode(reply.completion.tokens)
     text = reply.prompt.text or ""
-    assert text.index("Be quiet") < text.index("How do you feel?") < text.index("I feel")
+    places = [text.find(content) for content in ("Be quiet", "How do you feel?", "I feel")]
+    assert places[0] >= 0 and places == sorted(places), f"not rendered in order: {text!r}"
     assert len(reply.roles) == len(reply.prompt)
     assert reply.completion.applied.tokens_steered == reply.roles.count("user") > 0
     for role, content in (("system", "Be quiet"), ("user", "How do you feel?")):

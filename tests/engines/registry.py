@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from engines.subjects import Subject
 
+from engines.subjects import Subject
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Operator, Pin
 from trimtab.plans import Placement, SteeringPlan
 from trimtab.sites import Site

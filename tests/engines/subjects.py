@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines.oracles import HookOracle, LoopOracle, Oracle, Trace
 
 import trimtab
+from engines.oracles import HookOracle, LoopOracle, Oracle, Trace
 from trimtab.directions import Direction
 from trimtab.engines.base import Engine
 from trimtab.prompts import Prompt
@@ -143,8 +143,9 @@ def of_torch(name: str, path: str, oracle_model: Any, **options: Any) -> Subject
 
 def transformers_llama(folder: Path) -> Subject:
     """A tiny Llama with large random weights, so that every part of it matters."""
-    from engines.checkpoints import save_tiny_llama
     from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import save_tiny_llama
 
     path = save_tiny_llama(folder / "llama")
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()

@@ -1,6 +1,7 @@
 """Every engine against every clause of the contract."""
 
 import pytest
+
 from engines.contract import CLAUSES
 from engines.subjects import SUBJECTS, TOLERANCES
 

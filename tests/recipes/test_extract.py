@@ -29,8 +29,7 @@ def engine():
 @pytest.fixture(autouse=True)
 def few_neutral_texts(monkeypatch):
     """Three neutral texts instead of all: the reference model spells them byte by byte."""
-    for module in ("neutral", "vectors"):
-        monkeypatch.setattr(f"trimtab.recipes.{module}.neutral_texts", lambda: NEUTRAL)
+    monkeypatch.setattr("trimtab.recipes.neutral.neutral_texts", lambda: NEUTRAL)
 
 
 NEUTRAL = neutral_texts()[:3]
@@ -96,6 +95,15 @@ def test_small_rounds_measure_the_same(engine, monkeypatch):
     whole = typical_norms(engine, [0, 3])
     monkeypatch.setattr("trimtab.recipes.neutral.ROUND_NUMBERS", 1)
     assert typical_norms(engine, [0, 3]) == whole
+
+
+def test_neutral_texts_that_do_not_fit_are_left_out_and_counted():
+    lengths = sorted(len(load_engine("tiny", "reference").encode(t, bare=True)) for t in NEUTRAL)
+    short = load_engine("tiny", "reference", context_length=lengths[1])
+    found = extract(short, joy(), layers=0)
+    assert found.origin.parameters["mean_std_norms_of"].endswith("(2 texts)")
+    with pytest.raises(InputError, match="no neutral text fits the context"):
+        typical_norms(load_engine("tiny", "reference", context_length=lengths[0] - 1))
 
 
 def test_the_origin_tells_the_whole_story(engine):
@@ -165,6 +173,8 @@ def test_bad_requests(engine):
         extract(engine, joy(), streams=("resid",))
     with pytest.raises(UnknownName, match="unknown pooling"):
         extract(engine, joy(), pooling="first")
+    with pytest.raises(InputError, match="bare texts: use mean_all"):
+        extract(engine, joy(), pooling="mean_assistant")
     with pytest.raises(InputError, match="layer 9 does not exist"):
         extract(engine, joy(), layers=9)
     with pytest.raises(InputError, match=r"needs pairs.*mean_diff"):

@@ -14,7 +14,7 @@ from trimtab.extraction import DEFAULT, METHODS
 
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
-from .places import check_writable
+from .places import check_manifest, check_writable
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -24,14 +24,22 @@ if TYPE_CHECKING:
 
 @verb("extract", output="Vector file to write [default: <data>.safetensors].")
 @click.argument("model")
-@click.option("--data", required=True, help="Corpus: pairs .jsonl, a recipe, a flat .json list or a .csv table.")
+@click.option(
+    "--data", required=True, help="Corpus: pairs .jsonl, a recipe, a flat .json list or a .csv table."
+)
 @click.option("--negatives", default=None, help="Second file, for layouts of one concept per file.")
 @click.option("--concept", default=None, help="Pick one concept of the corpus, or name its only one.")
-@click.option("--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen].")
-@click.option("--method", type=click.Choice(sorted(METHODS)), default=DEFAULT, help="How a direction is found.")
+@click.option(
+    "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
+)
+@click.option(
+    "--method", type=click.Choice(sorted(METHODS)), default=DEFAULT, help="How a direction is found."
+)
 @click.option("--layers", default="all", help="Layers to read: 12-16,18,-4,50%,40-60% or all.")
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to read; may be repeated.")
-@click.option("--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's].")
+@click.option(
+    "--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's]."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
 @model_options
 def extract(
@@ -60,7 +68,7 @@ def extract(
 
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
     recipes.check(contrasts, method, stream, pooling, desk.seed)
-    target = check_writable(_target(output, data))
+    target = _target(output, data)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
     for note in (n for c in contrasts for n in c.notes):
@@ -91,7 +99,8 @@ def _target(output: Path | None, data: str) -> Path:
     target = output or Path(f"{Path(data).stem}.safetensors")
     if target.suffix != ".safetensors":
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
-    return target
+    check_manifest(target)
+    return check_writable(target)
 
 
 def _counter(bar: Any) -> Progress:
@@ -153,9 +162,7 @@ def _record(
         "concepts": list(found.concepts),
         "sites": [s.key for s in found.sites],
         "counts": dict(origin.counts),
-        "norms": {
-            c: {s.key: found.direction(c, s).norm for s in found.sites} for c in found.concepts
-        },
+        "norms": {c: {s.key: found.direction(c, s).norm for s in found.sites} for c in found.concepts},
         "typical_norms": {s.key: n for s, n in found.typical_norms.items()},
         "notes": [n for c in contrasts for n in c.notes],
         "warnings": list(said),

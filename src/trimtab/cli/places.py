@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from trimtab.errors import InputError
 
 
 def check_writable(path: Path) -> Path:
-    """Refuse a target that could not be written: a folder of that name, a read-only folder, a file in the way.
+    """Refuse a target that could not be written: a folder of that name, a read-only folder, a file in the
+    way.
 
     Asks the file system rather than the permission bits, which say nothing to root or on a read-only mount.
     """
@@ -28,3 +30,20 @@ def check_writable(path: Path) -> Path:
             f"cannot write {path}: {folder} is read-only ({error.strerror}); choose another place with -o"
         ) from error
     return path
+
+
+def check_manifest(path: Path) -> None:
+    """Refuse to put a manifest (NAME.json) over a file that is none: the corpus itself may be called
+    NAME.json.
+    """
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        return
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != "trimtab":
+        raise InputError(
+            f"writing {path} would replace {beside}, which is not its manifest; choose another name with -o"
+        )

@@ -23,8 +23,8 @@ def next_commands(result: DemoResult) -> list[tuple[str, str]]:
         ),
         ("See what a vector file holds:", f"trimtab inspect {file}"),
         (
-            'Do it with a model of your own. Write contrasting pairs, one per line ({"positive": …,
-            "negative": …}), ' "and extract:",
+            "Do it with a model of your own. Write contrasting pairs, one per line "
+            '({"positive": "…", "negative": "…"}), and extract:',
             "trimtab extract path/or/hub-id --data pairs.jsonl --layers all -o mine.safetensors",
         ),
         (

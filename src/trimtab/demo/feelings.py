@@ -148,6 +148,12 @@ def choose_layers(
     return scores
 
 
+def sizes(settings: DemoSettings) -> list[float]:
+    """The distinct sizes of the doses. A random direction at −d is another random direction at d, so each size is
+    sampled once and stands for both signs."""
+    return sorted({abs(d) for d in settings.doses if d})
+
+
 def conditions_of(
     vectors: ConceptVectors,
     randoms: ConceptVectors,
@@ -161,7 +167,7 @@ def conditions_of(
         Condition("plain", samples=s.samples),
         *(steered(vectors, e, d, layers, s.samples) for e in s.emotions for d in doses),
         *(Condition(f"persona {e}", e, system=materials.personas[e], samples=s.samples) for e in s.emotions),
-        *(steered(randoms, r, d, layers, s.random_samples) for r in randoms.concepts for d in doses),
+        *(steered(randoms, r, d, layers, s.random_samples) for r in randoms.concepts for d in sizes(s)),
     ]
 
 
@@ -218,7 +224,7 @@ def _curve(
             rows.append(scorer.row(plain, concept))
             continue
         rows.append(scorer.row(by_key[concept, dose], concept))
-        null.append(_random_row(concept, dose, scorer, [by_key[r, dose] for r in randoms]))
+        null.append(_random_row(concept, dose, scorer, [by_key[r, abs(dose)] for r in randoms]))
     best = best_row(rows, coherence)
     samples = by_key[concept, best.dose] if best.dose else plain
     difference = paired_difference(scorer.items(samples, concept), scorer.items(persona, concept))

@@ -144,7 +144,8 @@ layers together, as much as a hidden state is usually long.</p>
 {radios("emotion", s.emotions, "The feeling to steer toward")}
 <div><label class="small soft" for="prompt">The question</label>
 <select id="prompt">{options}</select></div>
-<div class="slider"><label class="small soft" for="dose">Dose toward “<span class="emotion">{first}</span>” (third card)</label>
+<div class="slider"><label class="small soft" for="dose">Dose toward
+“<span class="emotion">{first}</span>” (third card)</label>
 <input id="dose" type="range" min="0" max="{len(s.doses) - 1}" step="1">
 <div class="ticks" id="ticks" aria-hidden="true">{ticks}</div></div>
 <p class="question" id="question"></p></div>
@@ -174,21 +175,34 @@ def radios(name: str, values: tuple[str, ...], legend: str) -> str:
     return (
         f'<fieldset class="choices" aria-label="{legend}">'
         + "".join(
-            f'<label><input type="radio" name="{name}" value="{v}"{" checked" if i == 0 else ""}><span>{v}</span></label>'
+            f'<label><input type="radio" name="{name}" value="{v}"{" checked" if i == 0 else ""}>'
+            f"<span>{v}</span></label>"
             for i, v in enumerate(values)
         )
         + "</fieldset>"
     )
 
 
-LEGEND = """<div class="legend">
-<div><svg width="34" height="14" class="chart" style="width:34px"><polygon class="band" points="0,0 34,0 34,14 0,14"/><line class="curve" x1="0" x2="34" y1="7" y2="7"/><circle class="dot" cx="17" cy="7" r="4"/></svg>steered: score with 95 % interval over prompts</div>
-<div><svg width="34" height="14" class="chart" style="width:34px"><line class="curve broken" x1="0" x2="34" y1="7" y2="7"/><circle class="dot hollow" cx="17" cy="7" r="4"/></svg>hollow: no longer coherent</div>
-<div><svg width="34" height="18" class="chart" style="width:34px"><circle class="best" cx="17" cy="9" r="8"/><circle class="dot" cx="17" cy="9" r="4"/></svg>best coherent dose</div>
-<div><svg width="34" height="14" class="chart" style="width:34px"><polygon class="null" points="0,0 34,0 34,14 0,14"/></svg>random directions of the same length (lowest to 95 % quantile)</div>
-<div><svg width="34" height="14" class="chart" style="width:34px"><line class="persona" x1="0" x2="34" y1="7" y2="7"/></svg>persona prompt, no steering</div>
-<div><svg width="34" height="14" class="chart" style="width:34px"><line class="limit" x1="0" x2="34" y1="7" y2="7"/></svg>below this, coherence fell more than .05</div>
-</div>"""
+def legend() -> str:
+    """What the marks of the curves mean."""
+    plain = '<line class="{}" x1="0" x2="34" y1="9" y2="9"/>'.format
+    box, dot = (
+        '<polygon class="{}" points="0,2 34,2 34,16 0,16"/>'.format,
+        '<circle class="{}" cx="17" cy="9" r="{}"/>'.format,
+    )
+    marks = (
+        (box("band") + plain("curve") + dot("dot", 4), "steered: score with 95 % interval over prompts"),
+        (plain("curve broken") + dot("dot hollow", 4), "hollow: no longer coherent"),
+        (dot("best", 8) + dot("dot", 4), "best coherent dose"),
+        (box("null"), "random directions of the same length (lowest to 95 % quantile)"),
+        (plain("persona"), "persona prompt, no steering"),
+        (plain("limit"), "below this line coherence fell by more than .05"),
+    )
+    rows = "".join(
+        f'<div><svg class="chart mark" width="34" height="18" aria-hidden="true">{mark}</svg>{words}</div>'
+        for mark, words in marks
+    )
+    return f'<div class="legend">{rows}</div>'
 
 
 def _curves(result: DemoResult) -> str:
@@ -211,7 +225,7 @@ def _curves(result: DemoResult) -> str:
 dose reaches {short(best)}; telling the model in words reaches {short(told)}. A score alone proves little, since word
 salad can score high too: so coherence is drawn below every curve, and pushing along <em>random</em> arrows of the
 same length shows what a push does that means nothing.</p>
-<div class="charts">{figures}{LEGEND}</div></section>"""
+<div class="charts">{figures}{legend()}</div></section>"""
 
 
 def _zero(curve: Any) -> int:
@@ -222,9 +236,9 @@ def _strips(result: DemoResult) -> str:
     r = result.readings
     scores = ", ".join(f"{c} {short(v)}" for c, v in r.auc.items())
     boxes = "".join(
-        f'<div class="strip" id="strip{k}" tabindex="0" role="group" aria-label="story {k + 1}, token by token; use the '
-        f'arrow keys"></div><div class="readout" id="readout{k}" aria-live="polite">Point at a word, or focus the story '
-        "and use ← →.</div>"
+        f'<div class="strip" id="strip{k}" tabindex="0" role="group" aria-label="story {k + 1}, '
+        f'token by token; use the arrow keys"></div><div class="readout" id="readout{k}" aria-live="polite">'
+        "Point at a word, or focus the story and use ← →.</div>"
         for k in range(len(r.strips))
     )
     return f"""<section aria-labelledby="h-read"><h2 id="h-read">3 · Read with the same arrows</h2>
@@ -239,7 +253,8 @@ others with AUC {scores} (1 is perfect, .5 is chance).</p>
 
 def _next(result: DemoResult) -> str:
     blocks = "".join(
-        f'<p>{html.escape(why)}</p><pre><button class="copy" type="button">copy</button><code>{html.escape(command)}</code></pre>'
+        f'<p>{html.escape(why)}</p><pre><button class="copy" type="button">copy</button>'
+        f"<code>{html.escape(command)}</code></pre>"
         for why, command in next_commands(result)
     )
     return f'<section aria-labelledby="h-next"><h2 id="h-next">7 · Your turn</h2>{blocks}</section>'
@@ -248,5 +263,5 @@ def _next(result: DemoResult) -> str:
 def _footer(result: DemoResult) -> str:
     return f"""<footer>In this folder: <code>feelings.safetensors</code>, <code>honest.safetensors</code> and
 <code>honest-learned.safetensors</code> (the vectors, each with its manifest), <code>samples.jsonl</code> (every text
-that was scored), <code>metrics.json</code> (every number). Run <code>trimtab demo --seed {result.settings.seed + 1}</code>
-for another draw.</footer>"""
+that was scored), <code>metrics.json</code> (every number). For
+another draw, run <code>trimtab demo --seed {result.settings.seed + 1}</code>.</footer>"""

@@ -114,9 +114,8 @@ def _of(felt: Feelings, emotion: str, dose: float) -> Samples:
 def _count(s: DemoSettings) -> int:
     """Samples of the steering part."""
     doses = sum(d != 0 for d in s.doses)
-    per_prompt = (
-        s.samples * (1 + len(s.emotions) * (doses + 1)) + s.random_directions * doses * s.random_samples
-    )
+    null = s.random_directions * len(feelings.sizes(s)) * s.random_samples
+    per_prompt = s.samples * (1 + len(s.emotions) * (doses + 1)) + null
     choose = 0
     if len(s.layer_sets) > 1:
         choose = s.samples + len(s.layer_sets) * len(s.select_doses) * len(s.emotions)

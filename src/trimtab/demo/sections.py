@@ -34,7 +34,8 @@ def honesty(result: DemoResult) -> str:
     h = result.honesty
     left, right = charts.honesty_charts(h)
     first, last = h.mean_diff[0], h.mean_diff[-1]
-    return f"""<section aria-labelledby="h-honesty"><h2 id="h-honesty">4 · Honesty: sometimes an average is not enough</h2>
+    return f"""<section aria-labelledby="h-honesty">
+<h2 id="h-honesty">4 · Honesty: sometimes an average is not enough</h2>
 <p>The model answers yes/no dilemmas honestly by default ({h.zero.accuracy:.0%} of {h.zero.n} held-out ones). The
 <em>difference of means</em> between honest and lying personas moves it in the right direction, from
 {h.zero.log_ratio:+.2f} nats to {first.log_ratio:+.2f} at dose {signed(first.dose)} and {last.log_ratio:+.2f} at
@@ -194,10 +195,12 @@ and classifier training. Intervals: 95 % bootstrap over prompts.</li>
 result, does not contain. Untouched answers: {short(f.coherence)}; a dose is coherent down to
 {short(f.coherence - 0.05)}. {f.neutral_share:.0%} of untouched answers are classified as neutral.</li>
 <li><b>Random directions.</b> {s.random_directions} per dose, same displacement at the same layers,
-{s.random_samples} sample(s) per prompt; their 95 % quantile is over the directions' means.</li>
+{s.random_samples} sample(s) per prompt; their 95 % quantile is over the directions' means. A direction and its
+opposite are equally random, so one set stands for both signs of a dose.</li>
 <li><b>Best dose.</b> The coherent dose with the highest score, chosen on the rows that are shown: slightly
 optimistic, which is why its lower bound is what must clear the random directions.</li>
-<li><b>Persona prompt.</b> The wording that the model was trained on, same questions, seeds and length, no steering.</li>
+<li><b>Persona prompt.</b> The wording that the model was trained on, same questions, seeds and length, no
+steering.</li>
 <li><b>Readings.</b> Projection on the unit vector at layer {r.site.layer}, as a z-score over the tokens of the other
 stories.</li>
 <li><b>Limits.</b> Metric, words and prompts come from one generator; there is no human or model judge; the world has

@@ -22,16 +22,17 @@ class DemoSettings:
     #: Held-out prompts (the items), and seeded samples of each.
     prompts: int = 32
     samples: int = 3
-    max_tokens: int = 36
+    max_tokens: int = 32
     temperature: float = 0.8
     top_p: float = 0.95
-    #: Random directions of equal displacement, with their own number of samples per prompt.
-    random_directions: int = 6
+    #: Random directions of equal displacement, with their own number of samples per prompt (fewer samples make their
+    #: means noisier and so their 95 % quantile higher: a harder baseline).
+    random_directions: int = 5
     random_samples: int = 1
     #: Layer sets that the `select` prompts choose among, at these doses.
     layer_sets: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4), (2, 3, 4), (2, 3))
     select_prompts: int = 12
-    select_doses: tuple[float, ...] = (0.6, 1.0)
+    select_doses: tuple[float, ...] = (0.8,)
     #: Doses and layer of the honesty direction, and samples of each open question.
     honesty_doses: tuple[float, ...] = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6)
     honesty_layer: int = 3

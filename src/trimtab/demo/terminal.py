@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.panel import Panel
 from rich.rule import Rule
@@ -18,9 +19,9 @@ from trimtab.demo.feelings import Curve
 from trimtab.demo.readings import Strip
 from trimtab.demo.results import DemoResult
 from trimtab.evaluation.coherence import coherent
+from trimtab.evaluation.dose_response import Row
 
 WARM, COOL = "dark_orange", "dodger_blue1"
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def render(result: DemoResult) -> Group:
@@ -63,42 +64,32 @@ def _completions(result: DemoResult) -> Table:
 
 
 def _doses(result: DemoResult) -> Table:
-    """score [interval] and coherence per dose; ★ best, ✗ not coherent."""
+    """Four lines per emotion: score, the ends of its interval, coherence; then its two baselines."""
     s, curves = result.settings, result.feelings.curves
     caption = (
-        f"score [95 % interval over {s.prompts} prompts] / coherence   ★ best coherent dose   ✗ not
-        coherent   " "random q95: 95 % quantile of random directions at the best dose"
+        f"95 % intervals over {s.prompts} prompts   ★ best coherent dose   ✗ not coherent\n"
+        "random: 95 % quantile of random directions of the same length at the best dose"
     )
-    table = Table(caption=caption, caption_justify="left", pad_edge=False)
-    table.add_column("dose", justify="right", style="bold")
-    for name in curves:
-        table.add_column(name, justify="right", no_wrap=True)
-    for i, dose in enumerate(s.doses):
-        table.add_row(signed(dose), *(_cell(c, i) for c in curves.values()))
-    table.add_section()
-    table.add_row("random q95", *(short(c.null(c.best.dose)) if c.best.dose else "–" for c in
-    curves.values())) table.add_row("persona", *(_numbers(c.persona) for c in curves.values()))
-    table.add_row(
-        "best − persona",
-        *(
-            f"{c.difference.mean:+.2f} [{c.difference.low:+.2f} {c.difference.high:+.2f}]"
-            for c in curves.values()
-        ),
-    )
+    table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("total dose", no_wrap=True)
+    for dose in s.doses:
+        table.add_column(signed(dose), justify="right", no_wrap=True)
+    table.add_column("random", justify="right")
+    table.add_column("persona", justify="right")
+    for name, c in curves.items():
+        null = short(c.null(c.best.dose)) if c.best.dose else "–"
+        table.add_row(Text(name, style="bold"), *(_score(c, r) for r in c.rows), null, short(c.persona.score))
+        for label, field in (("  from", "low"), ("  to", "high"), ("  coherence", "coherence")):
+            own = [short(getattr(r, field)) for r in (*c.rows, c.persona)]
+            table.add_row(label, *own[:-1], "", own[-1], style="dim", end_section=field == "coherence")
     return table
 
 
-def _numbers(row: Any) -> str:
-    return f"{short(row.score)} [{short(row.low)} {short(row.high)}] / {short(row.coherence)}"
-
-
-def _cell(curve: Curve, i: int) -> Text:
-    row = curve.rows[i]
-    ok = coherent(row.coherence, curve.unsteered)
-    best = row == curve.best
-    bar = BARS[min(7, int(row.score * 8))]
-    style = f"bold {WARM}" if best else "" if ok else "dim"
-    return Text(f"{bar} {_numbers(row)}{' ★' if best else '  ' if ok else ' ✗'}", style=style)
+def _score(curve: Curve, row: Row) -> Text:
+    mark = "★" if row == curve.best else "" if coherent(row.coherence, curve.unsteered) else "✗"
+    return Text(
+        f"{mark}{short(row.score)}", style=f"bold {WARM}" if mark == "★" else "dim" if mark else "bold"
+    )
 
 
 def _verdict(result: DemoResult) -> Text:
@@ -107,12 +98,13 @@ def _verdict(result: DemoResult) -> Text:
     clear = [c.concept for c in curves if c.best.dose and c.best.low > c.null(c.best.dose)]
     level = [c.concept for c in curves if c.difference.mean >= -0.1]
     auc = ", ".join(f"{c} {short(v)}" for c, v in result.readings.auc.items())
+    against = ", ".join(f"{c.concept} {c.difference.mean:+.2f}" for c in curves).replace("-", "−")
     return Text(
+        f"Best dose minus persona prompt, paired: {against}.\n"
         f"Clear of random directions of the same length: {', '.join(clear) or 'none'}. "
         f"Within .1 of the persona prompt, or above it: {', '.join(level) or 'none'}.\n"
         f"Readings tell the feeling of a passage from the others (AUC): {auc}.\n"
-        "Model, prompts and classifier come from one small generated world: everything here is in
-        distribution."
+        "Model, prompts and classifier come from one small generated world: everything is in distribution."
     )
 
 
@@ -131,13 +123,15 @@ def _story(result: DemoResult) -> list[Any]:
 
 def _sentence(strip: Strip, start: int, end: int, column: int) -> Text:
     z = strip.z[start:end, column]
-    line = Text(f"{z.mean():+5.1f}  ".replace("-", "−"), style="dim")
-    for piece, value in zip(strip.pieces[start:end], z):
+    line = Text()
+    line.append(f"{z.mean():+5.1f}  ".replace("-", "−"), style="dim")
+    pieces = [strip.pieces[start].lstrip(), *strip.pieces[start + 1 : end]]
+    for piece, value in zip(pieces, z):
         if value > 1:
             style = f"bold underline {WARM}" if value > 2 else f"underline {WARM}"
         else:
             style = COOL if value < -1 else ""
-        line.append(piece.replace("\n", " ") if line.plain.strip() else piece.lstrip(), style=style)
+        line.append(piece.replace("\n", " "), style=style)
     return line
 
 

@@ -38,7 +38,8 @@ from trimtab.engines.requests import (
     Score,
     ScoreRequest,
 )
-from trimtab.errors import InputError
+from trimtab.errors import InputError, Unsupported
+from trimtab.objectives import Objective
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Positions, Prompt, Range, in_ranges, resolve_positions
 from trimtab.resolved import ResolvedPlan
@@ -90,6 +91,10 @@ class Engine(ABC):
     @abstractmethod
     def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
         """Run prepared requests together; yield events as tokens appear, and one final event per sample."""
+
+    def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
+        """As `_iterate` where only the final event of each sample is wanted; an engine may then skip the others."""
+        return self._iterate(requests)
 
     @abstractmethod
     def _capture(
@@ -200,7 +205,8 @@ class Engine(ABC):
         many = [requests] if isinstance(requests, Request) else list(requests)
         prepared = [self.prepare(r) for r in many]
         with self._lock:
-            yield from self._iterate(prepared)
+            for event in self._iterate(prepared):
+                yield complete(event, prepared[event.request], self.info)
 
     def generate(self, requests: Request | Sequence[Request]) -> list[Completion]:
         """Completions, in the order of the requests."""
@@ -208,8 +214,9 @@ class Engine(ABC):
         prepared = [self.prepare(r) for r in many]
         found: dict[tuple[int, int], Sample] = {}
         with self._lock:
-            for event in self._iterate(prepared):
+            for event in self._finished(prepared):
                 if event.sample is not None:
+                    complete(event, prepared[event.request], self.info)
                     found[event.request, event.index] = event.sample
         return [
             Completion(r.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)  # type: ignore[arg-type]
@@ -342,6 +349,18 @@ class Engine(ABC):
         with self._lock:
             return self._score(items)
 
+    def gradient(
+        self,
+        prompts: Sequence[Prompt],
+        site: Site,
+        vector: np.ndarray,
+        objective: Objective,
+        coefficients: Sequence[float],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(losses [B], gradient [width] of their sum), float64, of a named objective (`trimtab.objectives`) with row b
+        steered by coefficients[b] * vector at every token of `site`."""
+        raise Unsupported(f"the {self.name} engine does not differentiate; use engine='transformers'")
+
     def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:
         """Tokens of a continuation; text is tokenised by itself, as it would follow the prompt."""
         if continuation is None:
@@ -370,6 +389,27 @@ def exact(states: np.ndarray, rows: int, width: int, site: Site) -> np.ndarray:
     if states.shape != (rows, width):
         raise RuntimeError(f"the engine returned states {states.shape} at {site}, asked for {(rows, width)}")
     return states
+
+
+def complete(event: Event, request: Request, info: ModelInfo) -> Event:
+    """The event, if its sample captured and read exactly what was asked for; the same rule as `exact`."""
+    sample = event.sample
+    if sample is None:
+        return event
+    if request.capture is not None:
+        assert isinstance(request.prompt, Prompt)
+        ranges = resolve_positions(request.capture.positions, request.prompt)
+        rows = rows_of(ranges, len(request.prompt) + len(sample.tokens) - 1)
+        got = sample.capture
+        if got is None or set(got.values) != set(request.capture.sites) or list(got.positions) != list(rows):
+            raise RuntimeError(f"the engine did not capture {request.capture} of a generation")
+        for site, states in got.values.items():
+            exact(states, len(rows), info.width(site), site)
+    if request.readout is not None and (
+        sample.readings is None or len(sample.readings.positions) != len(sample.tokens)
+    ):
+        raise RuntimeError(f"the engine did not read every one of {len(sample.tokens)} tokens")
+    return event
 
 
 def check_messages(messages: Sequence[Any]) -> list[Message]:

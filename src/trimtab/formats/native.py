@@ -96,13 +96,21 @@ def load(path: Path) -> ConceptVectors:
     tensors, metadata = _read(path)
     description = _manifest_of(path, metadata)
     tables = _tables(path, tensors)
-    vectors = ConceptVectors(
-        tuple(_get(path, description, "concepts")),
-        tables,
-        typical_norms={Site.from_key(k): float(v) for k, v in description.get("typical_norms", {}).items()},
-        origin=_origin(description),
-        calibration=description.get("calibration", {}),
-    )
+    _get(path, description, "concepts")
+    try:
+        vectors = ConceptVectors(
+            tuple(description["concepts"]),
+            tables,
+            typical_norms={
+                Site.from_key(k): float(v) for k, v in description.get("typical_norms", {}).items()
+            },
+            origin=_origin(description),
+            calibration=dict(description.get("calibration") or {}),
+        )
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"the manifest of {path} is malformed: {error}") from error
     _check(path, vectors, description)
     return vectors
 

@@ -26,6 +26,7 @@ class NeutralStates:
     mean: Mapping[Site, np.ndarray]
     std: Mapping[Site, np.ndarray]
     tokens: int
+    texts: int
 
 
 def typical_norms(engine: Engine, sites: Iterable[Site | int] | None = None) -> dict[Site, float]:
@@ -46,7 +47,7 @@ def measure(
     """Run the neutral texts once; `rows[site]` [C, width] are the unit rows to describe."""
     norms: dict[Site, list[np.ndarray]] = {s: [] for s in rows}
     coordinates: dict[Site, list[np.ndarray]] = {s: [] for s in rows}
-    prompts = [engine.encode(t, bare=True) for t in neutral_texts()]
+    prompts = _prompts(engine)
     done = 0
     for batch in _rounds(prompts, sum(r.shape[1] for r in rows.values())):
         for prompt, capture in zip(batch, engine.capture(batch, rows), strict=True):
@@ -58,11 +59,27 @@ def measure(
         done += len(batch)
         if progress is not None:
             progress(done, len(prompts))
-    return _summary(engine, norms, coordinates)
+    return _summary(engine, norms, coordinates, len(prompts))
+
+
+def _prompts(engine: Engine) -> list[Prompt]:
+    """The texts that fit the context whole: a character-level model with a short context may take only some."""
+    limit = engine.info.context_length
+    prompts = [engine.encode(t, bare=True) for t in neutral_texts()]
+    fitting = [p for p in prompts if limit is None or len(p) <= limit]
+    if not fitting:
+        raise InputError(
+            f"no neutral text fits the context of {engine.info.id} ({limit} tokens; the shortest text has "
+            f"{min(map(len, prompts))}): its typical norms cannot be measured"
+        )
+    return fitting
 
 
 def _summary(
-    engine: Engine, norms: Mapping[Site, list[np.ndarray]], coordinates: Mapping[Site, list[np.ndarray]]
+    engine: Engine,
+    norms: Mapping[Site, list[np.ndarray]],
+    coordinates: Mapping[Site, list[np.ndarray]],
+    texts: int,
 ) -> NeutralStates:
     lengths = {s: np.concatenate(n) for s, n in norms.items()}
     along = {s: np.concatenate(c) for s, c in coordinates.items()}
@@ -78,6 +95,7 @@ def _summary(
         {s: c.mean(0) for s, c in along.items()},
         {s: c.std(0) for s, c in along.items()},
         len(next(iter(lengths.values()))),
+        texts,
     )
 
 

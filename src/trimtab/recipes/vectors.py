@@ -13,7 +13,7 @@ import numpy as np
 from trimtab import data as sources
 from trimtab.activations import Evidence, check_pooling
 from trimtab.data.contrast import Contrast
-from trimtab.data.neutral import neutral_hash, neutral_texts
+from trimtab.data.neutral import neutral_hash
 from trimtab.directions import ConceptVectors, Direction, Origin
 from trimtab.engines.base import Engine, Progress
 from trimtab.engines.collect import Comparison
@@ -24,6 +24,7 @@ from trimtab.recipes.neutral import MEASURED_ON, NeutralStates, measure
 from trimtab.recipes.reading import Reading, read
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layers
 
+ROLE_POOLINGS = ("mean_system", "mean_user", "mean_assistant")
 Data = str | os.PathLike[str] | Contrast | Sequence[Contrast]
 
 
@@ -50,6 +51,11 @@ def check(
     chosen = _method(method, seed)
     for contrast in contrasts:
         chosen.check_pairs(contrast.paired, contrast.concept)
+        if pooling in ROLE_POOLINGS and not contrast.messages:
+            raise InputError(
+                f"pooling {pooling!r} reads one role's turns, and the data of {contrast.concept!r} are bare texts: "
+                "use mean_all or last, or write messages"
+            )
     return chosen
 
 
@@ -184,7 +190,7 @@ def _origin(
     parameters = {
         **method.parameters,
         "paired": {r.contrast.concept: r.contrast.paired for r in readings},
-        "mean_std_norms_of": f"{neutral.tokens} {MEASURED_ON} ({len(neutral_texts())} texts)",
+        "mean_std_norms_of": f"{neutral.tokens} {MEASURED_ON} ({neutral.texts} texts)",
         **({"pair_accuracy": accuracy} if accuracy else {}),
     }
     return Origin(

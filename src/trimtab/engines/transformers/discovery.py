@@ -46,12 +46,9 @@ def probe_ids(config: Any, length: int = PROBE_TOKENS) -> torch.Tensor:
     named = {v for c in (config, text_config(config)) for k, v in c.to_dict().items() if k.endswith("token_id")}
     named = {v for v in named if isinstance(v, int)}
     vocabulary = int(text_config(config).vocab_size)
-    ids, candidate = [], vocabulary // 3
-    while len(ids) < length:
-        candidate = (candidate * 7 + 11) % vocabulary
-        if candidate not in named and (candidate not in ids or vocabulary < 4 * length):
-            ids.append(candidate)
-        candidate += 1
+    ordinary = [i for i in range(min(vocabulary, 4096)) if i not in named]
+    stride = max(1, len(ordinary) // (length + 1))
+    ids = [ordinary[(i + 1) * stride % len(ordinary)] for i in range(length)]
     return torch.tensor([ids])
 
 
@@ -167,9 +164,11 @@ def _mixes_tokens(call: Call, width: int) -> bool:
         return False
     key, value = entry
     moved = value.clone()
-    moved[:, 0] += value.std() + 1.0
+    noise = torch.randn(value[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    moved[:, 0] += noise.to(value) * (4 * value.std() + 1)
     after = first_tensor(call.again(key, moved))
-    return not torch.equal(after[:, 1:], states[:, 1:])
+    # Not exact equality: a mixture of experts groups its tokens, and groups of another size round differently.
+    return not projections.close(after[:, 1:], states[:, 1:], 8)
 
 
 def _added(

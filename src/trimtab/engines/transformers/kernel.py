@@ -88,37 +88,49 @@ class AddEdit:
 
 @dataclass(eq=False)
 class Pass:
-    """The k-th placement of every row. `rows` [B, 1, W] units; the numbers are [B, 1]; `active` [B, T] is strength
-    times mask; `table` [B, T, W] holds finished displacements of delta tables."""
+    """The k-th placement of every row, with the strength s of each token multiplied in beforehand.
+
+    `rows` [B, 1, W] are the units; with p [B, T, 1] the coordinates, `base + slope * p` [3, B, T, 1] are s times
+    (gain - 1) p + shift, low - p and high - p, and the change is the first held between the other two. A token that is
+    not addressed has (0, -inf, inf), and so a change of exactly 0.
+    """
 
     rows: torch.Tensor
+    base: torch.Tensor
     slope: torch.Tensor
-    shift: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
-    active: torch.Tensor
     bounded: bool = True
-    relative: torch.Tensor | None = None
-    renormalise: torch.Tensor | None = None
-    table: torch.Tensor | None = None
+    relative: torch.Tensor | None = None  # s * shift [B, T, 1] to be multiplied by the token's norm
+    renormalise: torch.Tensor | None = None  # [B, 1, 1]
+    table: torch.Tensor | None = None  # finished displacements [B, T, W] of delta tables
     gates: list[tuple[GateKey, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    @property
-    def simple(self) -> bool:
-        """Nothing but the operator row itself."""
-        return self.relative is None and self.renormalise is None and self.table is None and not self.gates
+    def __post_init__(self) -> None:
+        self.plain = self.renormalise is None and self.table is None and not self.gates
+        # Buffers of the right size: small tensors cost more to allocate than to fill.
+        self._columns = self.rows.transpose(1, 2).contiguous()
+        self._p = self.base.new_empty(self.base.shape[1:])
+        self._lines = torch.empty_like(self.base)
+        self._parts = self._lines.unbind(0)
 
-    def change(self, x: torch.Tensor, coordinates: Coordinates) -> torch.Tensor:
-        """The change along each row's unit, [B, T]."""
-        p = coordinate(x, self.rows)
-        if self.relative is None:
-            change = torch.addcmul(self.shift, p, self.slope)
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """The change along each row's unit, [B, T, 1]."""
+        if torch.is_grad_enabled() and x.requires_grad:  # buffers cannot carry a gradient
+            return self._differentiable(x)
+        p, (change, low, high) = self._p, self._parts
+        torch.bmm(x, self._columns, out=p)
+        if not self.bounded:
+            torch.addcmul(self.base[0], p, self.slope[0], out=change)
         else:
-            norm = torch.where(self.relative, torch.linalg.vector_norm(x, dim=-1), 1.0)
-            change = p * self.slope + self.shift * norm
-        if self.bounded:
-            change = torch.clamp(change, self.low - p, self.high - p)
-        return change * self.active
+            torch.addcmul(self.base, p, self.slope, out=self._lines)
+        if self.relative is not None:
+            change.addcmul_(self.relative, torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+        return torch.clamp(change, low, high, out=change) if self.bounded else change
+
+    def _differentiable(self, x: torch.Tensor) -> torch.Tensor:
+        change, low, high = torch.addcmul(self.base, torch.bmm(x, self._columns), self.slope).unbind(0)
+        if self.relative is not None:
+            change = change + self.relative * torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return torch.clamp(change, low, high)
 
 
 class GeneralEdit:
@@ -132,34 +144,30 @@ class GeneralEdit:
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
         """Edit in place."""
         for step in self.passes:
-            x = h if h.dtype == torch.float32 else h.float()
-            change = step.change(x, self.coordinates)
-            if not step.simple:
-                _finish(h, x, change, step, self.coordinates)
-            elif x is h:
-                h.addcmul_(change.unsqueeze(-1), step.rows)
+            if h.dtype == torch.float32 and step.plain:
+                h.addcmul_(step.change(h), step.rows)
+                continue
+            x = h.float()
+            move = step.change(x) * step.rows
+            if step.plain:
+                h.add_(move.to(h.dtype))
             else:
-                h.add_((change.unsqueeze(-1) * step.rows).to(h.dtype))
+                _finish(h, x, move, step, self.coordinates)
         return h
 
 
-def _finish(
-    h: torch.Tensor, x: torch.Tensor, change: torch.Tensor, step: Pass, coordinates: Coordinates
-) -> None:
+def _finish(h: torch.Tensor, x: torch.Tensor, move: torch.Tensor, step: Pass, coordinates: Coordinates) -> None:
     """The rest of a pass: delta tables, gates and renormalisation."""
-    move = change.unsqueeze(-1) * step.rows
     if step.table is not None:
         move = move + step.table
-    touched = (move != 0).any(-1)
+    touched = (move != 0).any(-1, keepdim=True)
     for key, sign, threshold in step.gates:
-        touched &= coordinates[key].to(h.device) * sign > threshold
-    if step.renormalise is None:
-        h.add_((move * touched.unsqueeze(-1)).to(h.dtype))
-        return
+        touched &= (coordinates[key].to(h.device) * sign > threshold).unsqueeze(-1)
     moved = x + move
-    before, after = (torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (x, moved))
-    kept = torch.where((after > 0) & step.renormalise.unsqueeze(-1), moved * (before / after), moved)
-    h.copy_(torch.where(touched.unsqueeze(-1), kept.to(h.dtype), h))
+    if step.renormalise is not None:
+        before, after = (torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (x, moved))
+        moved = torch.where((after > 0) & step.renormalise, moved * (before / after), moved)
+    h.copy_(torch.where(touched, moved.to(h.dtype), h))
 
 
 # --- compiling -------------------------------------------------------------------------------------------------
@@ -275,29 +283,32 @@ def _table(column: Column, positions: np.ndarray, width: int, bank: Bank) -> tor
 def _compile_pass(
     column: Column, positions: np.ndarray, width: int, bank: Bank, gates: list[GateKey]
 ) -> Pass:
-    numbers = np.zeros((5, len(column), 1), dtype=np.float32)
-    numbers[2], numbers[3] = -np.inf, np.inf
-    active = np.zeros(positions.shape, dtype=np.float32)
-    relative, renormalise = np.zeros((2, len(column), 1), dtype=bool)
+    shape = positions.shape
+    base, slope = np.zeros((2, 3, *shape), dtype=np.float64)
+    base[1], base[2] = -np.inf, np.inf
+    relative, renormalise = np.zeros(shape), np.zeros((len(column), 1), dtype=bool)
     for b, item in enumerate(column):
         if item is None:
             continue
         p, mask = item[0][0], item[1]
-        c = p.coefficients
-        if p.table_start is None:
-            numbers[:4, b, 0] = (c.gain - 1.0, c.shift, c.low, c.high)
-            active[b] = mask * c.strength
-        relative[b], renormalise[b] = p.relative, p.renormalise
-    tensor = lambda a: torch.from_numpy(a).to(bank.device)  # noqa: E731
-    slope, shift, low, high = (tensor(numbers[i]) for i in range(4))
+        c, s = p.coefficients, item[0][0].coefficients.strength
+        renormalise[b] = p.renormalise
+        if p.table_start is not None:
+            continue
+        slope[0, b, mask] = s * (c.gain - 1.0)
+        (relative if p.relative else base[0])[b, mask] = s * c.shift
+        for i, bound in ((1, c.low), (2, c.high)):
+            if np.isfinite(bound):
+                base[i, b, mask], slope[i, b, mask] = s * bound, -s
+
+    def tensor(a: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(a if a.dtype == bool else a.astype(np.float32)).to(bank.device).unsqueeze(-1)
+
     return Pass(
         rows=bank.stack(_names(column), width)[:, None],
-        slope=slope,
-        shift=shift,
-        low=low,
-        high=high,
-        active=tensor(active),
-        bounded=bool(np.isfinite(numbers[2:4]).any()),
+        base=tensor(base),
+        slope=tensor(slope),
+        bounded=bool(np.isfinite(base[1:]).any()),
         relative=tensor(relative) if relative.any() else None,
         renormalise=tensor(renormalise) if renormalise.any() else None,
         table=_table(column, positions, width, bank),

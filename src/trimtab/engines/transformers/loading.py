@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers.utils import logging
 
 from trimtab.errors import FormatError, InputError, MissingDependency, UnknownName
 
@@ -53,13 +56,26 @@ def load(
         options["device_map"] = device_map or {"": target}
     on_cpu = device_map is None and target.type == "cpu"
     options["dtype"] = (torch.float32 if on_cpu else "auto") if dtype == "auto" else DTYPES[dtype]
-    found = _read(name, lambda: _auto_class(config).from_pretrained(name, config=config, **options))
+    with _quiet():
+        found = _read(name, lambda: _auto_class(config).from_pretrained(name, config=config, **options))
     if options["device_map"] is None:
         found = found.to(target)
     if tokenizer is None or isinstance(tokenizer, (str, os.PathLike)):
         place = name if tokenizer is None else os.fspath(tokenizer)
         tokenizer = _read(place, lambda: AutoTokenizer.from_pretrained(place, **shared))
     return found.eval(), tokenizer, _revision(name, config)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the loader's own progress bar: whoever calls shows progress in their own way."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _auto_class(config: Any) -> Any:

@@ -114,9 +114,10 @@ def replay(
     return seen[-1]
 
 
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+def close(a: torch.Tensor, b: torch.Tensor, roundings: float = 64) -> bool:
+    """Whether two tensors differ by no more than so many roundings of their largest entry."""
     eps = torch.finfo(a.dtype).eps
-    return bool((a - b).abs().max() <= 64 * eps * (b.abs().max() + 1e-6))
+    return bool((a - b).abs().max() <= roundings * eps * (b.abs().max() + 1e-6))
 
 
 # --- attention -------------------------------------------------------------------------------------------------
@@ -124,25 +125,23 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _attention(mixer: Call, before: list[Call], last: Call, config: Any) -> list[Found]:
     """q, k and v where all three are real; none for mixers that are not softmax attention."""
-    options = [(c, columns) for c in before for columns in [None]]
-    roles = [(role, c, cols) for c, cols in options if (role := _role(mixer, c, cols, last))]
-    found = _only(roles)
+    whole = [(role, c, None) for c in before if (role := _role(mixer, c, None, last))]
+    found = _one_of_each(whole)
+    for layout in [] if found else _layouts(before, config):
+        roles = [(role, c, cols) for c, cols in layout if (role := _role(mixer, c, cols, last))]
+        if (found := _one_of_each(roles)) is not None:
+            break
     if found is None:
-        for layout in _layouts(before, config):
-            roles = [(_role(mixer, c, cols, last), c, cols) for c, cols in layout]
-            if (found := _only([r for r in roles if r[0]])) is not None:
-                break
+        # With attention sinks q shows at the first token too; an output gate would, but is no wider than head_out.
+        own = [r for r in whole if r[0] == "own" and first_tensor(r[1].output).shape == last.args[0].shape]
+        found = _one_of_each([("q", c, cols) for _, c, cols in own] + [r for r in whole if r[0] != "own"])
     return [(stream, c, "output", cols) for stream, c, cols in found or []]
 
 
-def _only(roles: list[tuple[str, Call, Any]]) -> list[tuple[str, Call, Any]] | None:
-    """One of each of q, k, v, or nothing. With attention sinks, q shows at the first token too ("own")."""
-    by = {name: [r for r in roles if r[0] == name] for name in ("q", "k", "v", "own")}
-    if not by["q"] and len(by["own"]) == 1:
-        by["q"] = [("q", *by["own"][0][1:])]
-    if all(len(by[name]) == 1 for name in ("q", "k", "v")):
-        return [by[name][0] for name in ("q", "k", "v")]
-    return None
+def _one_of_each(roles: list[tuple[str, Call, Any]]) -> list[tuple[str, Call, Any]] | None:
+    """Exactly one each of q, k and v, or nothing."""
+    by = {name: [r for r in roles if r[0] == name] for name in ("q", "k", "v")}
+    return [found[0] for found in by.values()] if all(len(found) == 1 for found in by.values()) else None
 
 
 def _role(mixer: Call, target: Call, columns: Any, last: Call) -> str | None:
@@ -160,7 +159,7 @@ def _role(mixer: Call, target: Call, columns: Any, last: Call) -> str | None:
     early, late = at(0), at(-1)
     if not torch.equal(early[:, 1:], plain[:, 1:]):
         double = replay(mixer, target, columns, lambda x: x * 2, last)
-        return "v" if _close(double, plain * 2) else "k"
+        return "v" if close(double, plain * 2) else "k"
     if torch.equal(late, plain):
         return None
     return "q" if torch.equal(early, plain) else "own"
@@ -210,7 +209,7 @@ def _mlp(branch: Call | None, before: list[Call], last: Call) -> list[Found]:
         return []
     for option in options:
         odd = [
-            _close(replay(branch, c, cols, torch.neg, last), -last.args[0]) for c, cols in option
+            close(replay(branch, c, cols, torch.neg, last), -last.args[0]) for c, cols in option
         ]
         if sorted(odd) == [False, True]:
             names = ["up" if is_up else "gate" for is_up in odd]

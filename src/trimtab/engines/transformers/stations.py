@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Station:
     due: bool = False
     busy: bool = False
     reached: bool = False
+    quick: torch.Tensor | None = None  # the whole of what is due, where that is one addition
 
     def set(
         self, edit: Any = None, before: Iterable[Read] = (), after: Iterable[Read] = (), stop: bool = False
@@ -54,10 +56,12 @@ class Station:
         """What the next forward passes do here."""
         self.edit, self.before, self.after, self.stop = edit, list(before), list(after), stop
         self.due = bool(edit is not None or self.before or self.after or stop)
+        reads = self.before or self.after or stop or self.tap.columns is not None
+        self.quick = edit.delta if isinstance(edit, AddEdit) and not reads else None
 
     def set_stop(self) -> None:
         """End the next forward passes here."""
-        self.stop = self.due = True
+        self.stop, self.due, self.quick = True, True, None
 
     def visit(self, h: torch.Tensor, fresh: bool) -> torch.Tensor | None:
         """Read and edit the states; returns the edited tensor, or None where it is unchanged or edited in place.
@@ -75,7 +79,9 @@ class Station:
                 part = self.edit(part.clone())
                 out = part if columns is None else _put(h, columns, part)
             else:
-                part = self.edit(part)
+                edited = self.edit(part)
+                if edited is not part:  # an edit that is differentiated gives a new tensor
+                    out = part = edited
         for read in self.after:
             read(part)
         if self.stop:
@@ -104,7 +110,7 @@ class Stations:
         try:
             yield found
         finally:
-            for handle in handles:
+            for handle in reversed(handles):
                 handle.remove()
 
     def last(self, sites: Iterable[Site]) -> Site:
@@ -120,52 +126,75 @@ class Stations:
                 )
 
 
-def install(station: Station) -> Any:
-    """Register the hook of one station."""
-    tap = station.tap
-    if tap.side == "input":
-        return tap.module.register_forward_pre_hook(_input_hook(station), with_kwargs=True)
-    return tap.module.register_forward_hook(_tuple_hook(station) if tap.key is not None else _hook(station))
+class Handle:
+    """Undoes one `install`."""
+
+    def __init__(self, module: nn.Module, had: Any) -> None:
+        self._module, self._had = module, had
+
+    def remove(self) -> None:
+        """Give the module its forward back."""
+        if self._had is None:
+            del self._module.forward
+        else:
+            self._module.forward = self._had
 
 
-def _hook(station: Station) -> Any:
-    def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor | None:
-        if station.busy:
-            return station.visit(output, True)
-        return None
+def install(station: Station) -> Handle:
+    """Hook one station into its module.
 
-    return hook
+    The hook is a `forward` of the instance around the one it had: an idle one costs a third of what a registered
+    forward hook costs, and the user's own hooks see the edited states. Handles are removed in reverse order.
+    """
+    module = station.tap.module
+    had = module.__dict__.get("forward")
+    wrap = _around_input if station.tap.side == "input" else _around_output
+    module.forward = functools.update_wrapper(wrap(station, module.forward), module.forward)
+    return Handle(module, had)
 
 
-def _tuple_hook(station: Station) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+def _around_output(station: Station, inner: Any) -> Any:
+    bare = station.tap.key is None
+    grad = torch.is_grad_enabled
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = inner(*args, **kwargs)
         if not station.busy:
-            return None
-        if isinstance(output, torch.Tensor):
-            return station.visit(output, True)
-        edited = station.visit(output[0], True)
-        return None if edited is None else type(output)((edited, *output[1:]))
+            return output
+        states = output if bare or isinstance(output, torch.Tensor) else output[0]
+        quick = station.quick
+        if quick is not None and not grad():
+            station.reached = True
+            states.add_(quick)
+            return output
+        edited = station.visit(states, True)
+        if edited is None:
+            return output
+        return edited if states is output else type(output)((edited, *output[1:]))
 
-    return hook
+    return forward
 
 
-def _input_hook(station: Station) -> Any:
+def _around_input(station: Station, inner: Any) -> Any:
     key = station.tap.key
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Any:
         if not station.busy:
-            return None
+            return inner(*args, **kwargs)
         # A caller may hand over as keyword what the probe saw by position, and the reverse.
         if isinstance(key, int) and key < len(args):
             edited = station.visit(args[key], False)
-            return None if edited is None else ((*args[:key], edited, *args[key + 1 :]), kwargs)
-        name = key if isinstance(key, str) else next(iter(kwargs))
-        if name not in kwargs:
+            return inner(*(args if edited is None else (*args[:key], edited, *args[key + 1 :])), **kwargs)
+        name = key if isinstance(key, str) else next(iter(kwargs), "")
+        if name in kwargs:
+            edited = station.visit(kwargs[name], False)
+            return inner(*args, **(kwargs if edited is None else {**kwargs, name: edited}))
+        if not args:
             raise SteeringLost(f"the states of {station.tap.site} were not among the arguments of its module")
-        edited = station.visit(kwargs[name], False)
-        return None if edited is None else (args, {**kwargs, name: edited})
+        edited = station.visit(args[0], False)
+        return inner(*(args if edited is None else (edited, *args[1:])), **kwargs)
 
-    return hook
+    return forward
 
 
 @contextmanager

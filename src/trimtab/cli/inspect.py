@@ -1,0 +1,110 @@
+"""`trimtab inspect`: what a vector file holds, how strong it is, and which model it fits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .frame import Desk, verb
+from .models import glance, layer_words
+
+if TYPE_CHECKING:
+    from trimtab.directions import ConceptVectors
+    from trimtab.sites import Site
+
+
+@verb("inspect")
+@click.argument("file")
+@click.option(
+    "--layers", default=None, help="Layers whose similarities are shown [default: near 60 % depth]."
+)
+@click.option("--model", default=None, help="Also check that the file fits this model (a folder).")
+def inspect(desk: Desk, file: str, layers: str | None, model: str | None) -> None:
+    """Show what a vector file holds and which model it fits."""
+    from trimtab import formats
+    from trimtab.sites import Site
+
+    from .steering import check_fit
+
+    vectors = formats.load(file)
+    if model is not None:
+        check_fit(file, vectors, glance(model, "transformers"), model)
+    depth = vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
+    stream = "resid_post" if vectors.layers() else vectors.sites[0].stream
+    shown = [Site(n, stream) for n in vectors.choose_layers(layers, depth, stream)]
+    record = {"file": file, **describe(vectors), "similarity": {s.key: vectors.similarity(s) for s in shown}}
+    if model is not None:
+        record["fits"] = model
+    desk.result(record, text=_render(record, vectors, shown, depth))
+
+
+def describe(vectors: ConceptVectors) -> dict[str, Any]:
+    """Everything but the rows themselves."""
+    return {
+        "concepts": list(vectors.concepts),
+        "hash": vectors.hash,
+        "sites": [_site(vectors, s) for s in vectors.sites],
+        "origin": asdict(vectors.origin),
+        "calibration": dict(vectors.calibration),
+    }
+
+
+def _site(vectors: ConceptVectors, site: Site) -> dict[str, Any]:
+    table, typical = vectors.table(site), vectors.typical_norms.get(site)
+    norms = [table.value("norms", i) for i in range(len(vectors.concepts))]
+    return {
+        "site": site.key,
+        "layer": site.layer,
+        "stream": site.stream,
+        "width": table.vectors.shape[1],
+        "fields": [name for name, _ in table.fields()],
+        "typical_norm": typical,
+        "norms": dict(zip(vectors.concepts, norms)),
+        "norms_over_typical": {
+            c: None if typical is None or n is None else n / typical for c, n in zip(vectors.concepts, norms)
+        },
+        **{
+            name: {c: table.value(name, i) for i, c in enumerate(vectors.concepts)}
+            for name in ("mean", "std")
+        },
+    }
+
+
+def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], depth: int) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    origin = {k: v for k, v in record["origin"].items() if v not in (None, {}, [])}
+    head = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
+    about = Table("", "", box=None, show_header=False, pad_edge=False)
+    for key, value in origin.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        about.add_row(key, Text(text))
+    calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
+    about.add_row("calibration", Text(calibration or "none; run trimtab sweep"))
+    sites = Table("site", "width", "typical norm", "raw norm ÷ typical", box=None, pad_edge=False)
+    for row in record["sites"]:
+        ratios = row["norms_over_typical"].items()
+        ratio = "  ".join(f"{c} {'?' if r is None else format(r, '.3f')}" for c, r in ratios)
+        typical = "?" if row["typical_norm"] is None else f"{row['typical_norm']:.4g}"
+        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio))
+    parts: list[Any] = [Text("\n".join(head)), Text(), about, Text(), sites]
+    if len(vectors.concepts) > 1:
+        for site in shown:
+            parts += [Text(), _similarities(vectors, site, depth)]
+    return Group(*parts)
+
+
+def _similarities(vectors: ConceptVectors, site: Site, depth: int) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for head in (f"cosine, {layer_words(site.layer, depth)}", *vectors.concepts):
+        table.add_column(Text(head))
+    for concept, row in zip(vectors.concepts, vectors.similarity(site)):
+        table.add_row(Text(concept), *(f"{x:+.2f}" for x in row))
+    return table
