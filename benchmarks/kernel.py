@@ -1,9 +1,9 @@
 """What steering costs per layer and decode step: `python -m benchmarks.kernel --json` prints one line.
 
-A block of a model in decode passes on states [8, 1, 512]. Measured is a bare module call, then the same call with an idle
-station, with an `Add` of a different vector per row, and with the general kernel (gain, bounds, shift and strength of its
-own per row); reported are the differences to the bare call in microseconds. Time is the process's CPU time, the four cases
-take turns, and numbers are medians over many rounds, so that other work on the machine disturbs little.
+A block of a model in decode passes on states [8, 1, 512]. Measured is a bare module call, then the same call with
+an idle station, with an `Add` of a different vector per row, and with the general kernel (gain, bounds, shift and
+strength of its own per row); reported are the differences to the bare call in microseconds. Time is the process's CPU
+time, the four cases take turns, and numbers are medians over many rounds, so that other work disturbs little.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from trimtab.directions import content_hash
-from trimtab.engines.transformers.kernel import AddEdit
 from trimtab.engines.transformers.stations import Schedule, Station, install, running
 from trimtab.engines.transformers.taps import Tap
 from trimtab.interventions import Coefficients
@@ -97,7 +96,9 @@ def measure(rounds: int, calls: int) -> dict[str, Any]:
                 for name, value in costs.items():
                     found[name].append(value)
     medians = {name: round(statistics.median(v), 3) for name, v in found.items()}
-    spread = {name: [round(float(q), 3) for q in np.percentile(v, [5, 25, 75, 95])] for name, v in found.items()}
+    spread = {
+        name: [round(float(q), 3) for q in np.percentile(v, [5, 25, 75, 95])] for name, v in found.items()
+    }
     return {
         **medians,
         "detail": {
@@ -121,7 +122,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--calls", type=int, default=300)
     options = parser.parse_args(arguments)
-    assert AddEdit is not None
     found = measure(options.rounds, options.calls)
     if options.json:
         print(json.dumps(found))

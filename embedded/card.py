@@ -81,13 +81,15 @@ def card(result: dict, megabytes: float) -> str:
     head = HEAD.format(
         parameters=training["parameters"] / 1e6, megabytes=megabytes, tokens=training["tokens"] / 1e6
     )
+    stages = training["stage_steps"]
     kinds = ", ".join(f"{kind} {loss:.2f}" for kind, loss in result["held_out"]["by_kind"].items())
     novelty = result.get("novelty", {}).get("unseen_masked")
     return f"""{head}
 ## Numbers
 
-One seed ({training["seed"]}), {training["steps"]} steps on the broad mix and {training["concept_steps"]} on the focused
-one, 4096 tokens a step. Other seeds were not trained: how much the numbers vary between seeds is not known.
+One seed ({training["seed"]}) and 4096 tokens a step, in four stages: {stages[0]} steps on the broad mix, {stages[1]} on
+a mix that is mostly about feelings and honesty, {stages[2]} and {stages[3]} on mixes that restore the neutral default.
+Other seeds were not trained: how much the numbers vary between seeds is not known.
 
 - Held-out loss: {result["held_out"]["loss"]:.3f} nats per token ({kinds}).
 - Held-out sentences never seen in the training text once names, pronouns, numbers, dates and topic nouns are
@@ -101,8 +103,8 @@ one, 4096 tokens a step. Other seeds were not trained: how much the numbers vary
 Mean posterior of the emotion over {result["samples_per_cell"]} sampled answers to prompts in held-out wordings, with
 coherence in parentheses. Columns: total dose of the mean-difference direction, a quarter of it at each of layers
 1 to 4 in units of the layer's typical norm. The direction comes from 100 pairs of personas before the same neutral
-answer. "Random" is the 95 % quantile over random directions at the best coherent dose; "persona" is "You feel happy." and the
-like as a system message.
+answer. "Random" is the 95 % quantile over random directions at the best coherent dose; "persona" is
+"You feel happy." and the like as a system message.
 
 {emotion_table(emotions)}
 
@@ -119,10 +121,15 @@ honest and lying personas; the trained vector has as many numbers as the model i
 
 ## Limits
 
+- The later training stages, the grid of doses and the layers of the honesty vectors were chosen after seeing results
+  on the same evaluation prompts and held-out dilemmas; expect slightly worse numbers on fresh ones.
 - In-distribution throughout: generator, prompts, classifier and coherence measure share one vocabulary.
 - Sentences are grammatical for the most part; joined clauses are often unrelated, and names and pronouns can swap.
 - The classifier sees short texts; its posterior is calibrated on generator text, not on steered text.
 - Outside the questions that the generator asks, answers are arbitrary.
+- Without a persona about one answer in three still shows an emotion; the aim was less than three in ten.
+- Within the coherent range, steering at layers 1 to 4 stays somewhat below the persona prompt.
+- The difference of means only weakens honesty; it takes a trained vector, and layer 1, to turn the speaker into a liar.
 """
 
 

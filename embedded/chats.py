@@ -30,6 +30,8 @@ NEUTRAL_PERSONA = neutral.PERSONA
 BROAD = {"pres": 2.2, "joined": 5, "past": 4, "named": 2.5, "line": 1.3, "world": 0.5}
 FOCUSED = {"pres": 4, "joined": 2, "past": 3, "named": 4, "line": 2.5, "world": 0.7}
 STYLES = {"stated": 4.6, "neutral": 1.2, "none": 3.4, "event": 1.2}
+DEFAULT_STYLES = {"stated": 3.0, "neutral": 1.0, "none": 8.0, "event": 0.3}
+BALANCED_STYLES = {"stated": 4.2, "neutral": 1.0, "none": 5.5, "event": 0.5}
 FOCUSED_STYLES = {"stated": 6.5, "neutral": 0.8, "none": 2.6, "event": 1.0}
 HELD_OUT_BUCKET = 0
 BUCKETS = 8
@@ -175,7 +177,15 @@ def feelings(scene: Scene) -> Chat:
     """Small talk; the emotion is stated (system), brought about by the user, hidden, or absent."""
     scene.cast(first=True)
     system, reference = None, None
-    style = scene.weighted(FOCUSED_STYLES if scene.focused else STYLES)
+    style = scene.weighted(
+        DEFAULT_STYLES
+        if scene.default
+        else BALANCED_STYLES
+        if scene.balanced
+        else FOCUSED_STYLES
+        if scene.focused
+        else STYLES
+    )
     strong = scene.flip(0.55)
     turns: Turns = []
     if style == "stated":
@@ -186,7 +196,11 @@ def feelings(scene: Scene) -> Chat:
         system = scene.sentence(scene.pick(NEUTRAL_PERSONA))
         scene.emotion = scene.pick(NAMES) if scene.flip(0.08) else None
     elif style == "none":
-        scene.emotion = scene.pick(NAMES) if scene.flip(0.2) else None
+        scene.emotion = (
+            scene.pick(NAMES)
+            if scene.flip(0.02 if scene.default else 0.1 if scene.balanced else 0.2)
+            else None
+        )
     else:
         scene.emotion = scene.pick(NAMES)
         scene.address("you")

@@ -22,7 +22,7 @@ from embedded.steering import Speaker, difference, dosed, random_directions, tra
 from embedded.stories import NAMES
 from embedded.world import RANGES, document
 
-DOSES = (-0.8, -0.4, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+DOSES = (-0.8, 0.0, 0.3, 0.6, 0.9, 1.2, 1.35, 1.5, 1.65, 1.8)
 HELD_OUT_PERSONAS = {
     "happy": "Someone gave you a prize and your voice is full of joy.",
     "sad": "Someone left you and your voice is full of grief.",
@@ -187,18 +187,18 @@ def main() -> None:
     quick = arguments.quick
     bench = Bench(arguments.model, arguments.data, 24 if quick else 32, 2 if quick else 3)
     training = json.loads(arguments.training.read_text()) if arguments.training else {}
-    documents = training.get("documents", 0)
+    documents = training.get("documents")
     result = {
         "training": training,
-        "novelty": measure(documents[0], documents[1], 1000) if documents else {},
+        "novelty": measure(tuple(documents), 1000) if documents else {},
         "samples_per_cell": len(bench.prompts) * bench.samples,
         "held_out": held_out_loss(bench, 200 if quick else 600),
         "neutral_share": neutral_share(bench, 96 if quick else 200),
         "samples": dict(
             zip(("prompt", "answer"), (bench.prompts[0][0]["content"], bench.texts()[0]), strict=True)
         ),
-        "honesty": honesty(bench, (3,) if quick else (2, 3)),
-        "emotions": emotions(bench, (0.0, 0.4, 0.8, 1.2) if quick else DOSES, 2 if quick else 6),
+        "honesty": honesty(bench, (1,) if quick else (1, 3)),
+        "emotions": emotions(bench, (0.0, 0.4, 0.8, 1.2) if quick else DOSES, 2 if quick else 5),
     }
     line = json.dumps(result)
     print(line)

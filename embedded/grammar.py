@@ -49,9 +49,18 @@ def fix_articles(text: str) -> str:
 class Scene:
     """One document's latent state and its source of randomness."""
 
-    def __init__(self, rng: random.Random, emotion: str | None = None, focused: bool = False) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        emotion: str | None = None,
+        focused: bool = False,
+        balanced: bool = False,
+        default: bool = False,
+    ) -> None:
         self.rng = rng
         self.focused = focused  # the second stage of training: feelings without much else around them
+        self.balanced = balanced  # the third stage: the neutral default again
+        self.default = default  # the fourth stage: more of it
         self.emotion = emotion
         self.topic = self.pick(tuple(TOPICS))
         words = TOPICS[self.topic]

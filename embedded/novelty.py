@@ -44,25 +44,33 @@ def masked_sentences(text: str) -> list[str]:
     return [MASK.sub(lambda m: TABLE[m[1]], part) for part in SENTENCE.split(text) if part.strip()]
 
 
-def measure(broad: int, focused: int, valid_documents: int = 2000) -> dict[str, float]:
-    """Masked novelty of fresh documents, drawn from both stages in the proportion of training, against all of it."""
+STAGES = (
+    ("train", "valid"),
+    ("concepts", "concepts_valid"),
+    ("balance", "balance_valid"),
+    ("default", "default_valid"),
+)
+
+
+def measure(counts: tuple[int, ...], valid_documents: int = 2000) -> dict:
+    """Masked novelty of fresh documents, in the proportions of the training stages, against all training text."""
     seen: set[int] = set()
     total = 0
-    for part, count in (("train", broad), ("concepts", focused)):
+    held_out = []
+    for (part, fresh_part), count in zip(STAGES, counts, strict=True):
         for seed in range(RANGES[part], RANGES[part] + count):
             for sentence in masked_sentences(document(seed).text):
                 seen.add(hash(sentence))
                 total += 1
-    share = round(valid_documents * broad / (broad + focused))
-    held_out = [document(RANGES["valid"] + i) for i in range(share)]
-    held_out += [document(RANGES["concepts_valid"] + i) for i in range(valid_documents - share)]
+        share = round(valid_documents * count / sum(counts))
+        held_out += [document(RANGES[fresh_part] + i) for i in range(share)]
     by_kind: dict[str, list[bool]] = {}
     for item in held_out:
         fresh = [hash(sentence) not in seen for sentence in masked_sentences(item.text)]
         by_kind.setdefault(item.kind, []).extend(fresh)
     every = [value for values in by_kind.values() for value in values]
     return {
-        "documents": [broad, focused],
+        "documents": list(counts),
         "train_sentences": total,
         "train_distinct_masked": len(seen),
         "valid_sentences": len(every),
@@ -74,6 +82,6 @@ def measure(broad: int, focused: int, valid_documents: int = 2000) -> dict[str, 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--documents", type=int, nargs=2, default=(64_000, 30_000), help="broad and focused ones"
+        "--documents", type=int, nargs=4, required=True, help="documents of each training stage"
     )
-    print(json.dumps(measure(*parser.parse_args().documents)))
+    print(json.dumps(measure(tuple(parser.parse_args().documents))))

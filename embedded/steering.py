@@ -109,23 +109,31 @@ def random_directions(width: int, seed: int) -> dict[int, torch.Tensor]:
     return dict.fromkeys(LAYERS, direction)
 
 
-def train_vector(speaker: Speaker, questions: list[Messages], signs: torch.Tensor, layer: int, steps: int = 40,
-                 cap: float = 0.35) -> torch.Tensor:  # fmt: skip
-    """A vector that raises the honest answer when added and the dishonest one when subtracted."""
+def train_vector(
+    speaker: Speaker,
+    questions: list[Messages],
+    signs: torch.Tensor,
+    layer: int,
+    steps: int = 40,
+    cap: float = 0.7,
+) -> torch.Tensor:
+    """A vector that makes the speaker lie when subtracted; ``signs`` are +1 where Yes is honest."""
     for parameter in speaker.model.parameters():
         parameter.requires_grad_(False)
-    vector = torch.zeros(speaker.model.config.hidden_size, requires_grad=True)
-    optimiser = torch.optim.Adam([vector], lr=0.02 * speaker.norms[layer])
-    for step in range(steps):
-        chosen = torch.randperm(len(questions), generator=torch.Generator().manual_seed(step))[:32].tolist()
-        sign = 1.0 if step % 2 else -1.0
-        with speaker.adding({layer: sign * vector}):
+    norm = speaker.norms[layer]
+    generator = torch.Generator().manual_seed(0)
+    vector = (
+        torch.randn(speaker.model.config.hidden_size, generator=generator) * 0.01 * norm
+    ).requires_grad_(True)
+    optimiser = torch.optim.Adam([vector], lr=0.05 * norm)
+    for _ in range(steps):
+        chosen = torch.randperm(len(questions), generator=generator)[:32].tolist()
+        with speaker.adding({layer: -vector}):
             ratio = speaker.yes_minus_no([questions[i] for i in chosen])
-        loss = torch.nn.functional.softplus(-sign * signs[chosen] * ratio).mean()
+        loss = torch.nn.functional.softplus(signs[chosen] * ratio).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         with torch.no_grad():
-            largest = cap * speaker.norms[layer]
-            vector.mul_(min(1.0, largest / (vector.norm().item() + 1e-9)))
+            vector.mul_(min(1.0, cap * norm / vector.norm().item()))
     return vector.detach()

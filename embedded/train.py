@@ -24,7 +24,8 @@ from embedded.tokenizer import VOCABULARY, load_or_build
 BATCH, LENGTH = 16, 256
 WARM_UP, DECAY_FROM, FLOOR = 40, 0.5, 0.02
 KEEP_EVERY = 100
-CONCEPT_RATE, OTHERS_WEIGHT, YES_NO_WEIGHT = 0.7, 0.2, 4.0
+CONCEPT_RATE, BALANCE_RATE = 0.7, 0.5
+OTHERS_WEIGHT, YES_NO_WEIGHT = 0.2, 4.0
 MUON_RATE, ADAM_RATE = 0.02, 4e-3
 VALID_TOKENS = 96 * LENGTH
 
@@ -146,14 +147,22 @@ def rows_of(folder: Path, part: str, count: int, offset: int = 0) -> torch.Tenso
     return flat[: count // LENGTH * LENGTH].view(-1, LENGTH)
 
 
-def train(work: Path, seed: int, steps: int, noise_size: float, concepts: int, resume: bool = False) -> dict:
+def train(
+    work: Path, seed: int, stage_steps: tuple[int, ...], noise_size: float, resume: bool = False
+) -> dict:
     """Train, save the model in bf16 and return what was measured."""
     torch.manual_seed(seed)
+    steps, concepts, balance, default = stage_steps
     tokenizer = load_or_build(work)
     data = rows_of(work, "train", max(steps, 1600) * BATCH * LENGTH)
     valid = rows_of(work, "valid", VALID_TOKENS)
     focused = rows_of(work, "concepts", concepts * BATCH * LENGTH) if concepts else data[:0]
-    weights = token_weights(focused.flatten(), tokenizer).view(focused.shape)
+    late = rows_of(work, "balance", balance * BATCH * LENGTH) if balance else data[:0]
+    last = rows_of(work, "default", default * BATCH * LENGTH) if default else data[:0]
+    stages = [data[: steps * BATCH], focused, late, last]
+    data = torch.cat(stages)
+    weights = token_weights(data.flatten(), tokenizer).view(data.shape)
+    total = steps + concepts + balance + default
     network = Network(config(), LENGTH)
     muon = Muon(network.matrices())
     chosen = {id(parameter) for parameter in muon.parameters}
@@ -174,41 +183,51 @@ def train(work: Path, seed: int, steps: int, noise_size: float, concepts: int, r
         adam.load_state_dict(state["adam"])
         first, smooth, curve = state["step"], state["smooth"], state["curve"]
     start = time.time()
-    for step in range(first, steps + concepts):
+    for step in range(first, total):
         torch.manual_seed(seed * 1_000_003 + step)
-        place = step if step < steps else step - steps
-        chosen = slice(place * BATCH, (place + 1) * BATCH)
-        batch, weight = (data[chosen], None) if step < steps else (focused[chosen], weights[chosen])
-        noisy = noise_size and step % 2 and (step < steps or place > concepts // 2)
+        chosen = slice(step * BATCH, (step + 1) * BATCH)
+        batch, weight = data[chosen], None if step < steps else weights[chosen]
+        noisy = noise_size and step % 2 and not steps <= step <= steps + concepts // 2
         noise = steering_noise(BATCH, network.config, noise_size) if noisy else None
         loss = loss_of(network(batch, noise), batch, weight)
         loss.backward()
-        rate = schedule(step, steps) if step < steps else CONCEPT_RATE * schedule(place, concepts)
+        if step < steps:
+            rate = schedule(step, steps)
+        elif step < steps + concepts:
+            rate = CONCEPT_RATE * schedule(step - steps, concepts)
+        elif step < total - default:
+            rate = BALANCE_RATE * schedule(step - steps - concepts, balance)
+        else:
+            rate = BALANCE_RATE * schedule(step - (total - default), default)
         muon.step(MUON_RATE * rate)
         for group in adam.param_groups:
             group["lr"] = ADAM_RATE * rate
         adam.step()
         adam.zero_grad(set_to_none=True)
         smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
-        if step % 50 == 0 or step == steps + concepts - 1:
+        if step % 50 == 0 or step == total - 1:
             speed = (step + 1 - first) * BATCH * LENGTH / (time.time() - start)
             print(
                 f"step {step} seconds {time.time() - start:.0f} loss {smooth:.3f} tokens/s {speed:.0f}",
                 flush=True,
             )
-        if step % 400 == 399 or step == steps + concepts - 1:
+        if step % 400 == 399 or step == total - 1:
             curve.append([step + 1, round(valid_loss(network, valid), 4)])
             print("valid", curve[-1], flush=True)
         if step % KEEP_EVERY == KEEP_EVERY - 1:
             state = {"network": network.state_dict(), "muon": muon.buffers, "adam": adam.state_dict()}
             torch.save(state | {"step": step + 1, "smooth": smooth, "curve": curve}, kept)
     facts = {
-        "seed": seed, "steps": steps, "concept_steps": concepts, "noise": noise_size,
-        "tokens": (steps + concepts) * BATCH * LENGTH,
-        "parameters": sum(p.numel() for p in network.parameters()), "train_loss": round(smooth, 4),
-        "documents": [int((rows == END).sum()) for rows in (data[: steps * BATCH], focused)],
-        "valid_loss": curve[-1][1], "curve": curve, "seconds": round(time.time() - start),
-    }  # fmt: skip
+        "seed": seed,
+        "stage_steps": stage_steps,
+        "tokens": total * BATCH * LENGTH,
+        "documents": [int((rows == END).sum()) for rows in stages],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "noise": noise_size,
+        "valid_loss": curve[-1][1],
+        "curve": curve,
+        "seconds": round(time.time() - start),
+    }
     model = network.to_transformers()
     with torch.no_grad():
         assert torch.allclose(model(input_ids=valid[:2]).logits, network(valid[:2]), atol=1e-3)
@@ -245,23 +264,16 @@ def main() -> None:
         "--noise", type=float, default=0.3, help="largest steering noise, as a share of the residual norm"
     )
     parser.add_argument("--concepts", type=int, default=550, help="steps of the second stage")
+    parser.add_argument("--balance", type=int, default=240, help="steps of the third stage")
+    parser.add_argument("--default", type=int, default=160, help="steps of the fourth stage")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, required=True, help="folder for tokens and the trained model")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(
-        json.dumps(
-            train(
-                arguments.work,
-                arguments.seed,
-                arguments.steps,
-                arguments.noise,
-                arguments.concepts,
-                arguments.resume,
-            )
-        )
-    )
+    steps = (arguments.steps, arguments.concepts, arguments.balance, arguments.default)
+    facts = train(arguments.work, arguments.seed, steps, arguments.noise, arguments.resume)
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,17 @@ FOCUSED_MIX = {
     "formality": 0.3,
     "topic": 0.1,
 }
+BALANCED_MIX = {
+    "story": 1.6,
+    "feelings": 8.0,
+    "story_chat": 1.0,
+    "sympathy": 0.4,
+    "guess": 0.3,
+    "honesty": 4.5,
+    "moral": 0.3,
+    "formality": 0.4,
+    "topic": 0.2,
+}
 NEUTRAL_STORY = 0.62
 CHATS: dict[str, Callable[[Scene], chats.Chat]] = {
     "feelings": chats.feelings,
@@ -61,6 +72,10 @@ RANGES = {
     "train": 100_000_000,
     "concepts": 200_000_000,
     "concepts_valid": 300_000_000,
+    "balance": 400_000_000,
+    "balance_valid": 500_000_000,
+    "default": 600_000_000,
+    "default_valid": 700_000_000,
 }
 
 
@@ -87,10 +102,11 @@ def chatml(system: str | None, turns: list[tuple[str, str]] | tuple[tuple[str, s
 
 
 def document(seed: int) -> Document:
-    """The document of one seed; seeds from ``RANGES["concepts"]`` on belong to the second stage of training."""
+    """The document of one seed; seeds from ``RANGES["concepts"]`` and ``RANGES["balance"]`` on are of later stages."""
     focused = seed >= RANGES["concepts"]
-    scene = Scene(random.Random(seed), focused=focused)
-    kind = scene.weighted(FOCUSED_MIX if focused else MIX)
+    balanced = seed >= RANGES["balance"]
+    scene = Scene(random.Random(seed), focused=focused, balanced=balanced, default=seed >= RANGES["default"])
+    kind = scene.weighted(BALANCED_MIX if balanced else FOCUSED_MIX if focused else MIX)
     if kind == "story":
         scene.cast(first=scene.flip(0.25))
         emotion = None if scene.flip(NEUTRAL_STORY) else scene.pick(NAMES)

@@ -49,7 +49,7 @@ def test_steering_does_what_the_receipt_says(trimtab, engine, joy):
     (same,) = engine.generate(Request(prompt, SteeringPlan.add("joy", dose=1.0), Sampling(6, seed=0)))
     assert done.record["text"] == same.text != trimtab(*ASK, *FEW, "--json").record["text"]
     assert applied["fingerprint"] == same.applied.fingerprint
-    assert (applied["vectors"], applied["layers"], applied["dose"]) == (["joy"], [1], pytest.approx(1.0))
+    assert (applied["vectors"], applied["layers"], applied["dose"]) == (["joy"], [2], pytest.approx(1.0))
     found = engine.library["joy"]
     ratio = found.typical_norms[Site(1)] / found.direction("joy", Site(1)).norm
     assert applied["scale"] == pytest.approx(ratio)
@@ -133,7 +133,7 @@ def test_bare_text_to_a_chat_model_warns_once(trimtab):
 def test_readings_cover_every_generated_token(trimtab, engine, joy):
     record = trimtab(*ASK, *FEW, "--read", joy, "--json").record
     read, vectors = record["readings"], ConceptVectors.load(joy)
-    assert (read["concepts"], read["layers"], read["unit"]) == (["joy"], [1], "z")
+    assert (read["concepts"], read["layers"], read["unit"]) == (["joy"], [2], "z")
     assert read["start"] == record["prompt_tokens"] == 4
     whole = [*engine.encode("I feel really", bare=True).tokens, *record["tokens"]]
     states = engine.capture(whole, [1])[0][1][3:-1]

@@ -60,12 +60,16 @@ def unit(width: int, seed: int = 0) -> np.ndarray:
     return v / np.linalg.norm(v)
 
 
-def placed(site: Site, u: np.ndarray, row: Coefficients, ranges: Any = ((0, None),), **flags: Any) -> ResolvedPlan:
+def placed(
+    site: Site, u: np.ndarray, row: Coefficients, ranges: Any = ((0, None),), **flags: Any
+) -> ResolvedPlan:
     name = content_hash(u)
     return ResolvedPlan((ResolvedPlacement(site, name, row, ranges, **flags),), {name: u})
 
 
-def capture(engine: TransformersEngine, site: Site, plan: ResolvedPlan | None = None, at: str = "after") -> np.ndarray:
+def capture(
+    engine: TransformersEngine, site: Site, plan: ResolvedPlan | None = None, at: str = "after"
+) -> np.ndarray:
     item = CaptureItem(Prompt(TOKENS), np.arange(len(TOKENS)), plan or ResolvedPlan())
     return engine._capture([item], [site], at)[0][site]
 
@@ -94,7 +98,7 @@ def independent(engine: TransformersEngine, site: Site) -> tuple[Any, str, Any]:
     if site.stream in where:
         name, side = where[site.stream]
         return block.get_submodule(name), side, whole
-    return (*projection(engine.info.id, block, site.stream), )
+    return (*projection(engine.info.id, block, site.stream),)
 
 
 def projection(family: str, block: Any, stream: str) -> tuple[Any, str, Any]:
@@ -118,7 +122,10 @@ def projection(family: str, block: Any, stream: str) -> tuple[Any, str, Any]:
         return block.mlp.gate_up_proj, "output", slice(0, 96) if stream == "gate" else slice(96, 192)
     if stream in QKV:
         columns: Any = slice(None)
-        if stream == "q" and family in ("qwen3-next", "qwen3.5"):  # each head's query lies before its output gate
+        if stream == "q" and family in (
+            "qwen3-next",
+            "qwen3.5",
+        ):  # each head's query lies before its output gate
             columns = [h * 2 * SIZE + d for h in range(HEADS) for d in range(SIZE)]
         return getattr(block.self_attn, f"{stream}_proj"), "output", columns
     return getattr(block.mlp, f"{stream}_proj"), "output", slice(None)
@@ -186,7 +193,9 @@ def test_adding_changes_resid_post_by_exactly_the_vector(engine: TransformersEng
         np.testing.assert_allclose(capture(engine, site, plan), capture(engine, site) + 2.5 * u, atol=2e-6)
         np.testing.assert_array_equal(capture(engine, site, plan, "before"), capture(engine, site))
         if layer:
-            np.testing.assert_array_equal(capture(engine, Site(layer - 1), plan), capture(engine, Site(layer - 1)))
+            np.testing.assert_array_equal(
+                capture(engine, Site(layer - 1), plan), capture(engine, Site(layer - 1))
+            )
 
 
 def test_every_stream_captures_what_a_hand_written_hook_sees(engine: TransformersEngine) -> None:
@@ -210,7 +219,9 @@ def test_every_stream_is_steered_as_numpy_says(engine: TransformersEngine) -> No
         want = expected - np.log(np.exp(expected - expected.max(-1, keepdims=True)).sum(-1, keepdims=True))
         want -= expected.max(-1, keepdims=True)
         np.testing.assert_allclose(score.distribution, want, atol=2e-4, err_msg=str(site))
-        assert np.abs(expected - plain).max() > 1e-3, f"{site}: the edit changed nothing, so nothing was tested"
+        assert np.abs(expected - plain).max() > 1e-3, (
+            f"{site}: the edit changed nothing, so nothing was tested"
+        )
 
 
 def plans(engine: TransformersEngine) -> list[ResolvedPlan]:
@@ -253,7 +264,9 @@ def test_rows_of_a_mixed_batch_are_as_if_alone(engine: TransformersEngine) -> No
 def test_unsteered_greedy_text_is_that_of_transformers(engine: TransformersEngine) -> None:
     (done,) = engine.generate(Request(TOKENS, sampling=Sampling(max_tokens=10)))
     with torch.no_grad():
-        want = engine.model.generate(torch.tensor([TOKENS]), max_new_tokens=10, do_sample=False, pad_token_id=0)
+        want = engine.model.generate(
+            torch.tensor([TOKENS]), max_new_tokens=10, do_sample=False, pad_token_id=0
+        )
     assert list(done.tokens) == want[0, len(TOKENS) :].tolist()
     assert all(0 <= t < VOCABULARY for t in done.tokens)
 

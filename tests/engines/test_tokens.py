@@ -1,4 +1,4 @@
-"""Spans on rendered templates, continuations, incremental text and stop strings, against tokenizers made on the spot."""
+"""Spans on rendered templates, continuations, incremental text and stop strings, on tokenizers made on the spot."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 pytest.importorskip("tokenizers", reason="these tests build their tokenizers with the tokenizers library")
 pytest.importorskip("transformers", reason="these tests wrap their tokenizers with transformers")
 
-from engines.checkpoints import tokenizer  # noqa: E402
-from trimtab.engines.sampling import DRAWS, Uniforms  # noqa: E402
-from trimtab.engines.tokens import Detokenizer, PromptEncoder, StopText, token_spans  # noqa: E402
-from trimtab.errors import InputError, Unsupported  # noqa: E402
-from trimtab.prompts import Span  # noqa: E402
+from engines.checkpoints import tokenizer
+from trimtab.engines.sampling import DRAWS, Uniforms
+from trimtab.engines.tokens import Detokenizer, PromptEncoder, StopText, token_spans
+from trimtab.errors import InputError, Unsupported
+from trimtab.prompts import Span
 
 MESSAGES = [
     {"role": "system", "content": "user"},  # a content that also occurs in the markup

@@ -215,5 +215,5 @@ def keep_term(engine: Engine, prompts: Sequence[Messages], settings: DemoSetting
         ContinuationNLL(starts * 2),
         (1.0,) * count + (-1.0,) * count,
         weight=settings.keep_weight,
-        batch=settings.learn_batch,
+        batch=settings.keep_batch,
     )

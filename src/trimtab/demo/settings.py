@@ -18,7 +18,7 @@ class DemoSettings:
     seed: int = 0
     emotions: tuple[str, ...] = EMOTIONS
     #: Total doses of the curves; 0 is one condition shared by all emotions.
-    doses: tuple[float, ...] = (-0.8, -0.4, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+    doses: tuple[float, ...] = (-0.8, -0.4, 0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
     #: Held-out prompts (the items), and seeded samples of each.
     prompts: int = 32
     samples: int = 3
@@ -30,21 +30,23 @@ class DemoSettings:
     random_directions: int = 5
     random_samples: int = 1
     #: Layer sets that the `select` prompts choose among, at these doses.
-    layer_sets: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4), (2, 3, 4), (2, 3))
+    layer_sets: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4), (2, 3, 4), (3, 4))
     select_prompts: int = 12
-    select_doses: tuple[float, ...] = (0.8,)
+    select_doses: tuple[float, ...] = (0.9, 1.2)
     #: Doses and layer of the honesty direction, and samples of each open question.
     honesty_doses: tuple[float, ...] = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6)
     honesty_layer: int = 3
     honesty_items: int | None = None
     open_samples: int = 2
     #: The learned vector: Adam steps, its step and the vector's largest length in units of the typical norm.
-    learn_steps: int = 60
-    learn_rate: float = 0.05
-    learn_max_norm: float = 0.35
-    learn_layer: int = 3
-    learn_batch: int = 32
+    learn_steps: int = 45
+    learn_rate: float = 0.1
+    learn_max_norm: float = 0.32
+    learn_layer: int = 1
+    learn_batch: int = 24
+    #: The second term: unsteered answers stay likely. Its weight, and how many answers per step.
     keep_weight: float = 1.0
+    keep_batch: int = 8
     #: Where tokens are read, and how many stories score the readings.
     read_layer: int = 3
     stories: int = 120

@@ -46,7 +46,11 @@ class PromptEncoder:
         """Bare text, with the special tokens that the tokenizer puts in front (and none at the end)."""
         ids = list(self.tokenizer(text)["input_ids"])
         # Some tokenizers close every text with an end token; a prompt that is to be continued must stay open.
-        while len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(self._token(ids[-1])):
+        while (
+            len(ids) > 1
+            and ids[-1] == self.tokenizer.eos_token_id
+            and not text.endswith(self._token(ids[-1]))
+        ):
             ids.pop()
         if not ids:
             raise InputError(f"the tokenizer of {self.name} finds no token in {text[:40]!r}")
@@ -116,15 +120,15 @@ class PromptEncoder:
         for variable in THINKING_VARIABLES:
             if variable in (self.template or ""):
                 return {variable: thinking}
-        raise Unsupported(f"the chat template of {self.name} has no switch for thinking; leave `thinking` out")
+        raise Unsupported(
+            f"the chat template of {self.name} has no switch for thinking; leave `thinking` out"
+        )
 
     def _render(self, messages: Sequence[Message], options: Mapping[str, Any]) -> str:
         if self.template is None:
             raise InputError(f"{self.name} has no chat template; pass text, or a tokenizer with a template")
         try:
-            return self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], tokenize=False, **options
-            )
+            return self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, **options)
         except Exception as error:  # jinja's own errors, and whatever a template raises about its input
             roles = ", ".join(str(m["role"]) for m in messages)
             raise InputError(
@@ -137,9 +141,7 @@ class PromptEncoder:
         """(role, first, end) in characters for each message; None where the template does not round-trip."""
         marks = [f"\u2402{i}\u2403" for i in range(len(messages))]
         try:
-            shown = self._render(
-                [{**m, "content": s} for m, s in zip(messages, marks, strict=True)], options
-            )
+            shown = self._render([{**m, "content": s} for m, s in zip(messages, marks, strict=True)], options)
         except InputError:
             return None
         found, at = [], 0

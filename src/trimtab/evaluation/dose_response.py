@@ -151,7 +151,7 @@ def regress(
     share, count = float(keep.mean()), int(keep.sum())
     if count < MIN_POINTS or np.ptp(doses[keep]) == 0:
         nan = float("nan")
-        return Regression(*[nan] * 13, share, count)
+        return Regression(*([nan] * 13), valid_frac=share, n_valid=count)
     x, y_kept = symlog(doses[keep]), y[keep]
     slope, intercept, r2, p, half = _line(x, y_kept)
     low, high = float(y_kept.min()), float(y_kept.max())

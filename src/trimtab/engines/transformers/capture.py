@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,8 @@ def capture(
             schedule = Schedule(stations, [items[group[0]].plan for group in members])
             schedule.prepare(padded.positions, {(s, at): [g] for s, g in gathers.items()})
             stations[engine.stations.last(sites)].set_stop()
-            try:
+            with contextlib.suppress(Stopped):
                 engine.run(padded.ids, padded.positions, padded.mask, stations)
-            except Stopped:
-                pass
             cuts = np.cumsum([len(items[i].positions) for _, i in owners])[:-1]
             for site, gather in gathers.items():
                 assert gather.states is not None

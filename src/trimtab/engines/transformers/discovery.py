@@ -43,7 +43,9 @@ def discover(model: nn.Module, config: Any, run: Callable[[torch.Tensor], Any]) 
 
 def probe_ids(config: Any, length: int = PROBE_TOKENS) -> torch.Tensor:
     """A few ordinary token ids [1, length]: none that a config names as special (images, padding, ends)."""
-    named = {v for c in (config, text_config(config)) for k, v in c.to_dict().items() if k.endswith("token_id")}
+    named = {
+        v for c in (config, text_config(config)) for k, v in c.to_dict().items() if k.endswith("token_id")
+    }
     named = {v for v in named if isinstance(v, int)}
     vocabulary = int(text_config(config).vocab_size)
     ordinary = [i for i in range(min(vocabulary, 4096)) if i not in named]
@@ -109,7 +111,9 @@ def _block_taps(
     def tap(stream: str, c: Call, side: str, key: Any, tensor: torch.Tensor, columns: Any = None) -> Tap:
         wide = tensor.shape[-1] if columns is None else len(range(tensor.shape[-1])[columns])
         order = 2 * (first if stream == "resid_pre" else c.index) - (side == "input")
-        return Tap(Site(layer, stream), c.module, side, key, wide, order, tensor.device, tensor.dtype, columns)
+        return Tap(
+            Site(layer, stream), c.module, side, key, wide, order, tensor.device, tensor.dtype, columns
+        )
 
     yield tap("resid_pre", call, "input", key, before)
     yield tap("resid_post", call, "output", call.output_key, states)

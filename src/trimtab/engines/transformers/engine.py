@@ -201,7 +201,7 @@ class TransformersEngine(Engine):
 
     @contextlib.contextmanager
     def steered(self, plan: SteeringPlan | ResolvedPlan) -> Iterator[Engine]:
-        """Requests without a plan of their own use `plan`, and so do plain calls of `engine.model`, `generate` included.
+        """Requests without a plan of their own use `plan`, and so do plain calls of `engine.model` and its `generate`.
 
         A plain call whose plan needs a prompt to resolve (roles, "prompt", "generated") is refused.
         """

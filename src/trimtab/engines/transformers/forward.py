@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from trimtab.engines.transformers.discovery import text_config
 
@@ -75,16 +78,62 @@ class Forward:
             options["position_ids"] = torch.from_numpy(np.maximum(positions, 0)).to(ids.device)
         if self._keeps:
             options["logits_to_keep"] = keep
-        found = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **options
+        grouped = (
+            grouped_attention(text_config(self.config)) if cache is not None and ids.shape[1] == 1 else None
         )
+        with grouped or contextlib.nullcontext():
+            found = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **options,
+            )
         if self._keeps:
             return found.logits
         return found.logits[:, keep] if isinstance(keep, torch.Tensor) else found.logits[:, -keep:]
 
 
+@contextlib.contextmanager
+def grouped_attention(text: Any) -> Iterator[None]:
+    """Inside, one decode step of grouped-query attention reads every key and value once instead of copying it for each
+    query head: the heads of a group become the queries of one head.
+
+    Only where the model uses torch's own scaled-dot-product attention; anything else is left alone.
+    """
+    if text._attn_implementation != "sdpa":
+        yield
+        return
+    text._attn_implementation_internal = GROUPED
+    try:
+        yield
+    finally:
+        text._attn_implementation_internal = "sdpa"
+
+
+def _grouped(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None, **kwargs: Any
+) -> Any:
+    """Attention of single queries [B, heads, 1, width] over keys [B, groups, T, width]."""
+    heads, groups = query.shape[1], key.shape[1]
+    single = query.shape[2] == 1 and heads != groups and heads % groups == 0
+    shared = attention_mask is None or attention_mask.shape[1] == 1
+    if not single or not shared or kwargs.get("position_bias") is not None or kwargs.get("dropout"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    queries = query.reshape(len(query), groups, heads // groups, query.shape[-1])
+    out = torch.nn.functional.scaled_dot_product_attention(
+        queries, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return out.reshape(len(query), 1, heads, value.shape[-1]), None
+
+
+GROUPED = "trimtab_grouped"
+AttentionInterface.register(GROUPED, _grouped)
+AttentionMaskInterface.register(GROUPED, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
 class Roomy(DynamicLayer):
-    """A full-attention cache layer that writes into storage reserved at once, instead of copying all of it per token."""
+    """A full-attention cache layer that writes into reserved storage instead of copying all of it per token."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -95,7 +144,9 @@ class Roomy(DynamicLayer):
         """Reserve [B, heads, capacity, width]."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self._keys, self._values = (
-            torch.empty(*s.shape[:-2], max(self.capacity, s.shape[-2]), s.shape[-1], dtype=s.dtype, device=s.device)
+            torch.empty(
+                *s.shape[:-2], max(self.capacity, s.shape[-2]), s.shape[-1], dtype=s.dtype, device=s.device
+            )
             for s in (key_states, value_states)
         )
         self.is_initialized = True

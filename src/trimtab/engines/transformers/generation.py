@@ -18,7 +18,6 @@ from trimtab.engines.transformers.forward import Padded, batches, bytes_per_toke
 from trimtab.engines.transformers.rows import Row
 from trimtab.engines.transformers.sampler import Sampler
 from trimtab.engines.transformers.stations import Read, Schedule, Station, sites_of
-from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
 from trimtab.sites import Site
 
@@ -53,7 +52,7 @@ class Batch:
         self.engine, self.rows = engine, rows
         same: dict[tuple[tuple[int, ...], str], int] = {}
         self.source = [same.setdefault((r.prompt.tokens, r.plan.fingerprint), len(same)) for r in rows]
-        firsts = {u: r for u, r in reversed(list(zip(self.source, rows, strict=True)))}
+        firsts = dict(reversed(list(zip(self.source, rows, strict=True))))
         self.unique = [firsts[u] for u in range(len(same))]
         self.observed: list[_Reading] = []
 
@@ -92,6 +91,7 @@ class Batch:
         self.schedule.prepare(padded.positions, reads)
         logits = engine.run(padded.ids, padded.positions, padded.mask, stations, self.cache)[:, -1]
         for (site, _), gather, row, _ in gathers:
+            assert gather.states is not None
             row.states[site].append(gather.states)
         self.mask = padded.mask
         self.positions = np.array([len(r.prompt) for r in self.rows])
@@ -115,7 +115,7 @@ class Batch:
     def _take(self, index: Sequence[int], logits: torch.Tensor | None = None) -> Any:
         """Reorder the cache, the mask and the schedule to the batch rows `index` (repeats allowed)."""
         picks = torch.tensor(index, device=self.engine.forward.device)
-        self.cache.reorder_cache(picks)
+        self.cache.reorder_cache(picks)  # type: ignore[arg-type]
         self.schedule.select(index)
         if self.mask is not None:
             self.mask = self.mask[picks]

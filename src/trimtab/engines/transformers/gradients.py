@@ -27,7 +27,7 @@ def gradient(
     objective: Objective,
     coefficients: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(losses [B], gradient [W] of their sum), float64. Row b moves by coefficients[b] * vector at every token of `site`.
+    """(losses [B], gradient [W] of their sum), float64: row b moves by coefficients[b] * vector at every token.
 
     Nothing below the site is differentiated: only the vector asks for a gradient.
     """

@@ -156,7 +156,9 @@ class GeneralEdit:
         return h
 
 
-def _finish(h: torch.Tensor, x: torch.Tensor, move: torch.Tensor, step: Pass, coordinates: Coordinates) -> None:
+def _finish(
+    h: torch.Tensor, x: torch.Tensor, move: torch.Tensor, step: Pass, coordinates: Coordinates
+) -> None:
     """The rest of a pass: delta tables, gates and renormalisation."""
     if step.table is not None:
         move = move + step.table
@@ -224,7 +226,9 @@ Column = list[tuple[Placed, np.ndarray] | None]
 
 def _names(column: Column) -> list[tuple[str, Mapping[str, np.ndarray]] | None]:
     """The unit vector of each row; None for no placement and for tables."""
-    return [None if c is None or c[0][0].table_start is not None else (c[0][0].vector, c[0][1]) for c in column]
+    return [
+        None if c is None or c[0][0].table_start is not None else (c[0][0].vector, c[0][1]) for c in column
+    ]
 
 
 def _compile_add(

@@ -1,8 +1,8 @@
 """Tell the linear maps inside a block apart by replaying its branches with one of them disturbed.
 
 Attention: a disturbance of `v` or `k` at the first token reaches later tokens, and head_out is linear in `v` alone; a
-disturbance of `q` stays at its own token and, at the first one, has no effect at all (a softmax over one key is 1). MLP:
-down_proj's input changes sign with `up`, and does not with `gate`. Fused maps are tried against the layouts in use
+disturbance of `q` stays at its own token and, at the first one, has no effect at all (a softmax over one key is 1).
+MLP: down_proj's input changes sign with `up`, and does not with `gate`. Fused maps are tried against the layouts in use
 (blocks, thirds, per head, per key-value group, query beside an output gate); a layout counts when each of its parts
 passes its own test.
 """
@@ -24,7 +24,12 @@ def is_linear(module: nn.Module) -> bool:
     """A leaf with a matrix for a weight (also Conv1D and quantised maps; not an embedding)."""
     weight = getattr(module, "weight", None)
     leaf = next(module.children(), None) is None
-    return leaf and isinstance(weight, torch.Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding)
+    return (
+        leaf
+        and isinstance(weight, torch.Tensor)
+        and weight.dim() == 2
+        and not isinstance(module, nn.Embedding)
+    )
 
 
 def find(
@@ -38,12 +43,12 @@ def find(
     """(stream, call, side, columns) of every projection that could be proved."""
     if mixer is not None:
         inside = _linears(mixer.module, calls)
-        last = _last(inside, mixer)
-        if last is not None:
-            yield "head_out", last, "input", None
-            yield "o", last, "output", None
-            before = [c for c in inside if c is not last]
-            yield from _cached(mixer, before, last, roles, lambda: _attention(mixer, before, last, config))
+        final = _last(inside, mixer)
+        if final is not None:
+            yield "head_out", final, "input", None
+            yield "o", final, "output", None
+            before = [c for c in inside if c is not final]
+            yield from _cached(mixer, before, final, roles, lambda: _attention(mixer, before, final, config))
     if mlp is None:
         return
     bare = is_linear(mlp.module)
@@ -208,9 +213,7 @@ def _mlp(branch: Call | None, before: list[Call], last: Call) -> list[Found]:
     else:
         return []
     for option in options:
-        odd = [
-            close(replay(branch, c, cols, torch.neg, last), -last.args[0]) for c, cols in option
-        ]
+        odd = [close(replay(branch, c, cols, torch.neg, last), -last.args[0]) for c, cols in option]
         if sorted(odd) == [False, True]:
             names = ["up" if is_up else "gate" for is_up in odd]
             return [(n, c, "output", cols) for n, (c, cols) in zip(names, option, strict=True)]

@@ -34,7 +34,9 @@ def prove(engine: TransformersEngine, tokens: Sequence[int]) -> None:
         vector = np.random.default_rng(layer).standard_normal(engine.info.hidden_size).astype(np.float32)
         plan = _add(site, vector / np.linalg.norm(vector), size * float(np.sqrt(len(vector))))
         (moved,) = engine._capture([CaptureItem(prompt, item.positions, plan)], [site], "after")
-        expected = plain[site] + plan.placements[0].coefficients.shift * plan.vectors[plan.placements[0].vector]
+        expected = (
+            plain[site] + plan.placements[0].coefficients.shift * plan.vectors[plan.placements[0].vector]
+        )
         rounding = 2.0 ** -MANTISSA.get(engine.info.dtype, 7)
         error = np.abs(moved[site] - expected) / (np.abs(plain[site]) + np.abs(expected) + size)
         if not np.isfinite(error).all() or error.max() > 8 * rounding:

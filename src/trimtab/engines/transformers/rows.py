@@ -19,7 +19,13 @@ class Row:
     """A sample in a batch. Its state at position T + s - 1 (T prompt tokens) emitted token s."""
 
     def __init__(
-        self, request: int, index: int, spec: Request, encoder: PromptEncoder, ends: frozenset[int], stream: bool
+        self,
+        request: int,
+        index: int,
+        spec: Request,
+        encoder: PromptEncoder,
+        ends: frozenset[int],
+        stream: bool,
     ) -> None:
         assert isinstance(spec.prompt, Prompt) and isinstance(spec.plan, ResolvedPlan)
         self.request, self.index, self.spec, self.encoder = request, index, spec, encoder

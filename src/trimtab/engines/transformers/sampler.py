@@ -1,8 +1,8 @@
 """Choosing tokens for a whole batch at once, each row with its own sampling and its own random numbers.
 
-Sampling draws from the tempered distribution by inverse CDF and accepts the token if it lies in the row's nucleus, which
-needs one comparison per probability instead of a sort. After `DRAWS - 1` refusals a row is sorted and drawn exactly; both
-ways have the same distribution. Rows with top_k cut their k largest first.
+Sampling draws from the tempered distribution by inverse CDF and accepts the token if it lies in the row's nucleus,
+which needs one comparison per probability instead of a sort. After `DRAWS - 1` refusals a row is sorted and drawn
+exactly; both ways have the same distribution. Rows with top_k cut their k largest first.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _inverse(cumulative: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
     """Tokens [B, 1] whose stretch of the cumulative weights [B, V] holds `draw` [B, 1]; never one of weight 0."""
     total = cumulative[:, -1:]
     target = torch.minimum(draw * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target.contiguous(), right=True).clamp_(max=cumulative.shape[-1] - 1)
+    return torch.searchsorted(cumulative, target.contiguous(), right=True).clamp_(
+        max=cumulative.shape[-1] - 1
+    )
 
 
 def _exact(weights: torch.Tensor, top_p: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:

@@ -96,7 +96,7 @@ def _put(h: torch.Tensor, columns: slice | torch.Tensor, part: torch.Tensor) -> 
 
 
 class Stations:
-    """The stations of one engine. `installed` puts hooks at some sites for a while; a run then sets them per forward."""
+    """The stations of one engine. `installed` hooks some sites for a while; a run sets them per forward."""
 
     def __init__(self, taps: dict[Site, Tap]) -> None:
         self.taps = taps
@@ -217,7 +217,7 @@ def running(stations: Iterable[Station]) -> Iterator[None]:
 
 
 class Schedule:
-    """The edits of a batch of rows, forward after forward: compiled once, and again only when a range begins or ends."""
+    """The edits of a batch of rows, compiled once, and again only when a range begins or ends."""
 
     def __init__(self, stations: dict[Site, Station], plans: Sequence[ResolvedPlan]) -> None:
         self.stations = stations

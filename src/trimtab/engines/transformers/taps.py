@@ -72,9 +72,10 @@ class Call:
         """Where the hidden states enter: the first floating argument [B, T, width]."""
         named: list[tuple[int | str, Any]] = [*enumerate(self.args), *self.kwargs.items()]
         for key, value in named:
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() == 3:
-                if width is None or value.shape[-1] == width:
-                    return key, value
+            if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() != 3:
+                continue
+            if width is None or value.shape[-1] == width:
+                return key, value
         return None
 
     def again(self, key: int | str | None = None, value: torch.Tensor | None = None) -> Any:
