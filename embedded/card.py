@@ -102,9 +102,10 @@ Other seeds were not trained: how much the numbers vary between seeds is not kno
 
 Mean posterior of the emotion over {result["samples_per_cell"]} sampled answers to prompts in held-out wordings, with
 coherence in parentheses. Columns: total dose of the mean-difference direction, a quarter of it at each of layers
-1 to 4 in units of the layer's typical norm. The direction comes from 100 pairs of personas before the same neutral
-answer. "Random" is the 95 % quantile over random directions at the best coherent dose; "persona" is
-"You feel happy." and the like as a system message.
+1 to 4 in units of the length of the layer's mean neutral state. (`trimtab demo` counts in typical token norms,
+which are longer: the same displacement is a smaller number there.) The direction comes from 100 pairs of personas
+before the same neutral answer. "Random" is the 95 % quantile over random directions at the best coherent dose; and
+"persona" is "You feel happy." and the like as a system message.
 
 {emotion_table(emotions)}
 

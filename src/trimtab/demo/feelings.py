@@ -124,7 +124,7 @@ def choose_layers(
     settings: DemoSettings,
     advance: Advance | None = None,
 ) -> dict[tuple[int, ...], float]:
-    """Score of each layer set on the `select` prompts: mean over emotions at its best coherent dose."""
+    """Score of each layer set on the `select` prompts: mean over emotions of the best coherent dose's score."""
     if len(settings.layer_sets) == 1:
         return {settings.layer_sets[0]: float("nan")}
     plain = Condition("plain", samples=settings.samples)
@@ -138,13 +138,14 @@ def choose_layers(
     base, found = scorer.coherence(first), iter(rest)
     scores = {}
     for layers in settings.layer_sets:
-        reached = [0.0]
-        for _ in settings.select_doses:
-            group = [next(found) for _ in settings.emotions]
-            texts = [t for s in group for t in s.flat]
-            if coherent(scorer.reference.coherence(texts), base):
-                reached.append(float(np.mean([scorer.items(s, s.condition.concept or "") for s in group])))
-        scores[layers] = max(reached)
+        reached = dict.fromkeys(settings.emotions, 0.0)
+        for _ in range(len(settings.select_doses) * len(settings.emotions)):
+            samples = next(found)
+            emotion = samples.condition.concept or ""
+            if coherent(scorer.coherence(samples), base):
+                score = float(scorer.items(samples, emotion).mean())
+                reached[emotion] = max(reached[emotion], score)
+        scores[layers] = float(np.mean(list(reached.values())))
     return scores
 
 

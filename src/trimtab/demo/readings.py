@@ -39,6 +39,14 @@ class Strip:
             ends.append(len(self.pieces))
         return [(a, b) for a, b in zip([0, *ends], ends) if b > a]
 
+    @property
+    def smooth(self) -> np.ndarray:
+        """z-scores averaged over each sentence, [T, concepts]."""
+        found = self.z.copy()
+        for a, b in self.sentences:
+            found[a:b] = self.z[a:b].mean(0)
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:

@@ -6,7 +6,7 @@ const sign = (d) => (d === 0 ? "0" : (d > 0 ? "+" : "−") + Math.abs(d));
 
 function token(piece, z) {
   const span = document.createElement("span");
-  const a = Math.min(Math.abs(z) / 3, 1);
+  const a = Math.min(Math.abs(z) / 2, 1); // a fixed scale, so that texts can be compared
   span.className = "tok " + (z > 0 ? "w" : "c") + (z > 1 ? " hi" : z < -1 ? " lo" : "");
   span.style.setProperty("--a", Math.round(a * 75) + "%");
   span.textContent = piece;
@@ -51,6 +51,7 @@ function turn() {
   $("dose").setAttribute("aria-valuetext", "dose " + sign(dial.dose));
   [...$("ticks").children].forEach((tick, i) => {
     const here = data.doses[i] === dial.dose;
+    tick.classList.toggle("here", here);
     tick.innerHTML = here ? "<b>" + sign(data.doses[i]) + "</b>" : sign(data.doses[i]);
   });
 }
@@ -64,7 +65,7 @@ data.tint = $("tint").checked;
 turn();
 
 // --- the strips
-const strips = { concept: data.emotions[0], smooth: false };
+const strips = { concept: data.emotions[0], smooth: $("smooth").checked };
 
 function values(story) {
   const column = data.emotions.indexOf(strips.concept);
@@ -94,8 +95,8 @@ function tell(k, i) {
   box.querySelectorAll(".at").forEach((e) => e.classList.remove("at"));
   box.querySelector(`[data-i="${i}"]`).classList.add("at");
   box.dataset.at = i;
-  const rows = (strips.smooth ? story.s : story.z)[i];
-  const parts = data.emotions.map((e, c) => `${e} ${rows[c] < 0 ? "−" : "+"}${Math.abs(rows[c] / 100).toFixed(1)}`);
+  const number = (v) => (v < 0 ? "−" : "+") + Math.abs(v / 100).toFixed(1);
+  const parts = data.emotions.map((e, c) => `${e} ${number(story.z[i][c])} (sentence ${number(story.s[i][c])})`);
   const out = $("readout" + k), word = document.createElement("b");
   word.textContent = "“" + story.t[i].trim() + "” ";
   out.replaceChildren(word, parts.join("  ·  ") + "  σ");

@@ -78,13 +78,11 @@ def payload(result: DemoResult) -> dict[str, Any]:
 
 
 def _cell(strip: Strip, concept: int, p: float) -> dict[str, Any]:
-    return {"t": list(strip.pieces), "z": _hundredths(strip.z[:, concept]), "p": round(p, 3)}
+    """Answers are short, and single tokens swing: the dial tints whole sentences."""
+    return {"t": list(strip.pieces), "z": _hundredths(strip.smooth[:, concept]), "p": round(p, 3)}
 
 
 def _story(strip: Strip) -> dict[str, Any]:
-    smooth = strip.z.copy()
-    for a, b in strip.sentences:
-        smooth[a:b] = strip.z[a:b].mean(0)
     # The first token of a text is an attention sink: its state says nothing about the text.
     z = strip.z.copy()
     z[0] = 0
@@ -92,7 +90,7 @@ def _story(strip: Strip) -> dict[str, Any]:
         "t": list(strip.pieces),
         "e": list(strip.truth),
         "z": _hundredths(z),
-        "s": _hundredths(smooth),
+        "s": _hundredths(strip.smooth),
     }
 
 
@@ -123,7 +121,8 @@ out.</p>
 def _dial(result: DemoResult) -> str:
     s = result.settings
     first = s.emotions[0]
-    ticks = "".join(f"<span>{signed(d)}</span>" for d in s.doses)
+    ends = (min(s.doses), 0.0, max(s.doses))  # what a narrow screen still labels
+    ticks = "".join(f"<span{' class=key' if d in ends else ''}>{signed(d)}</span>" for d in s.doses)
     options = "".join(
         f'<option value="{n}">{html.escape(p[-1]["content"])}</option>'
         for n, p in enumerate(result.shown.prompts)
@@ -153,13 +152,13 @@ layers together, as much as a hidden state is usually long.</p>
 <div class="told"><span class="small soft">For comparison, no steering but a persona prompt,
 “<b id="persona"></b>” (reads as <span class="emotion">{first}</span>: <b id="toldp"></b>)</span>
 <p class="says" id="told"></p></div>
-<div class="row"><label class="check"><input type="checkbox" id="tint" checked> tint the words by how strongly the
-untouched model reads “<span class="emotion">{first}</span>” in them</label>{SCALE}</div>
+<div class="row"><label class="check"><input type="checkbox" id="tint" checked> tint each sentence by how strongly
+the untouched model reads “<span class="emotion">{first}</span>” in it</label>{SCALE}</div>
 <noscript><p class="warn">The dial needs JavaScript; the numbers below do not.</p></noscript>
 </div></section>"""
 
 
-SCALE = '<span class="scale">−3σ <i></i> +3σ</span>'
+SCALE = '<span class="scale">−2σ <i></i> +2σ</span>'
 
 
 def _card(name: str, label: str, kind: str) -> str:
@@ -243,11 +242,13 @@ def _strips(result: DemoResult) -> str:
     )
     return f"""<section aria-labelledby="h-read"><h2 id="h-read">3 · Read with the same arrows</h2>
 <p>The arrow that steers also reads: project each token's hidden state on it. Each story below changes its feeling on
-the way; choose an arrow and watch where it lights up. The vectors came from chat answers under persona prompts and
-have never seen a story. Over {r.segments} passages of {r.stories} stories, the mean reading tells a feeling from all
+the way; choose an arrow and watch where it lights up. Single tokens swing (a model decides at full stops, and a name
+says little), so the tint starts as an average over each sentence; point at a word for its own values. The vectors
+came from chat answers under persona prompts and have never seen a story. Over {r.segments} passages of {r.stories}
+stories, the mean reading tells a feeling from all
 others with AUC {scores} (1 is perfect, .5 is chance).</p>
 <div class="row">{radios("concept", tuple(result.settings.emotions), "The arrow to read with")}
-<label class="check"><input type="checkbox" id="smooth"> average over each sentence</label>{SCALE}</div>
+<label class="check"><input type="checkbox" id="smooth" checked> average over each sentence</label>{SCALE}</div>
 {boxes}</section>"""
 
 

@@ -13,15 +13,17 @@ from trimtab.demo.results import DemoResult
 from trimtab.evaluation.coherence import coherent
 
 
-def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], caption: str) -> str:
+def table(
+    head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], caption: str, kind: str = ""
+) -> str:
     """A scrolling table; each row is (css class, cells), the first cell its header."""
     top = "".join(f'<th scope="col">{h}</th>' for h in head)
     body = "".join(
-        f'<tr class="{kind}"><th scope="row">{cells[0]}</th>{"".join(f"<td>{c}</td>" for c in cells[1:])}</tr>'
-        for kind, cells in rows
+        f'<tr class="{mark}"><th scope="row">{cells[0]}</th>{"".join(f"<td>{c}</td>" for c in cells[1:])}</tr>'
+        for mark, cells in rows
     )
     return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
+        f'<div class="scroll {kind}"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -43,8 +45,8 @@ def honesty(result: DemoResult) -> str:
 {short(h.learned_dose)} in the same unit, takes accuracy from {h.plus.accuracy:.0%} at +1 to {h.minus.accuracy:.0%} at
 −1, while free answers keep a coherence of {short(h.minus.coherence)} (untouched: {short(h.zero.coherence)}). For
 scale: a persona prompt reaches {h.persona_honest.accuracy:.0%} and {h.persona_liar.accuracy:.0%}.</p>
-<div class="charts"><figure><figcaption><h3>difference of means</h3><span class="soft">log p(honest) − log p(lie), in
-nats, over doses</span></figcaption>{left}</figure>
+<div class="charts two"><figure><figcaption><h3>difference of means</h3><span class="soft">log p(honest) −
+log p(lie), in nats, over doses</span></figcaption>{left}</figure>
 <figure><figcaption><h3>learned vector</h3><span class="soft">the same quantity at −1, 0 and +1</span></figcaption>
 {right}</figure></div>
 <details open><summary>Some held-out dilemmas</summary>{_dilemmas(result)}</details>
@@ -53,19 +55,18 @@ nats, over doses</span></figcaption>{left}</figure>
     )
 
 
-def _dilemmas(result: DemoResult, count: int = 5) -> str:
+def _dilemmas(result: DemoResult, count: int = 6) -> str:
     h = result.honesty
     rows = []
-    # Half with an honest yes, half with an honest no: a push toward one word would show.
-    order = sorted(range(len(h.dilemmas)), key=lambda i: (i // 2, h.dilemmas[i].honest))
-    for i in order[:count]:
-        d = h.dilemmas[i]
+    # An honest yes and an honest no in turn: a push toward one word would show.
+    sides = [[d for d in enumerate(h.dilemmas) if d[1].honest == answer] for answer in ("Yes", "No")]
+    for i, d in [both for pair in zip(*sides) for both in pair][:count]:
         cells = [html.escape(d.question), d.honest]
         for name in ("learned -1", "learned 0", "learned +1"):
             cells.append(f"{_p_yes(float(h.ratios[name][i]) * d.sign):.0%}")
         rows.append(("", cells))
     head = ("question", "honest answer", "p(yes) at −1", "untouched", "at +1")
-    return table(head, rows, "Probability of yes among the two answers.")
+    return table(head, rows, "Probability of yes among the two answers.", "wide")
 
 
 def _p_yes(log_ratio: float) -> float:
@@ -79,7 +80,7 @@ def _free(result: DemoResult, count: int = 4) -> str:
         says = [html.escape(texts[n].texts[i][0]) for n in ("learned -1", "learned 0", "learned +1")]
         rows.append(("", [html.escape(questions[i][-1]["content"]), *says]))
     head = ("question", "−1", "untouched", "+1")
-    made = table(head, rows, "First sample of each; not chosen.")
+    made = table(head, rows, "First sample of each; not chosen.", "wide")
     return made.replace("<td>", '<td class="say">')
 
 

@@ -17,22 +17,23 @@ class DemoSettings:
 
     seed: int = 0
     emotions: tuple[str, ...] = EMOTIONS
-    #: Total doses of the curves; 0 is one condition shared by all emotions.
-    doses: tuple[float, ...] = (-0.8, -0.4, 0.0, 0.3, 0.6, 0.9, 1.2, 1.5)
+    #: Total doses of the curves, closest together where coherence begins to give; 0 is shared by all emotions.
+    doses: tuple[float, ...] = (-0.8, -0.4, 0.0, 0.2, 0.4, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.2)
     #: Held-out prompts (the items), and seeded samples of each.
     prompts: int = 32
     samples: int = 3
     max_tokens: int = 32
-    temperature: float = 0.8
-    top_p: float = 0.95
+    #: Sampling of every condition, steered or not.
+    temperature: float = 0.7
+    top_p: float = 0.9
     #: Random directions of equal displacement, with their own number of samples per prompt (fewer samples make their
     #: means noisier and so their 95 % quantile higher: a harder baseline).
     random_directions: int = 5
     random_samples: int = 1
     #: Layer sets that the `select` prompts choose among, at these doses.
-    layer_sets: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4), (2, 3, 4), (3, 4))
+    layer_sets: tuple[tuple[int, ...], ...] = ((2, 3), (2, 3, 4), (1, 2, 3, 4))
     select_prompts: int = 12
-    select_doses: tuple[float, ...] = (0.9, 1.2)
+    select_doses: tuple[float, ...] = (0.7, 0.8, 0.9)
     #: Doses and layer of the honesty direction, and samples of each open question.
     honesty_doses: tuple[float, ...] = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6)
     honesty_layer: int = 3
@@ -48,7 +49,7 @@ class DemoSettings:
     keep_weight: float = 1.0
     keep_batch: int = 8
     #: Where tokens are read, and how many stories score the readings.
-    read_layer: int = 3
+    read_layer: int = 4
     stories: int = 120
     #: Prompts and stories that the report shows.
     shown_prompts: int = 6

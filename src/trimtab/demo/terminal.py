@@ -64,24 +64,32 @@ def _completions(result: DemoResult) -> Table:
 
 
 def _doses(result: DemoResult) -> Table:
-    """Four lines per emotion: score, the ends of its interval, coherence; then its two baselines."""
+    """Four lines per emotion: score, the ends of its interval, coherence; then its best dose and its two baselines."""
     s, curves = result.settings, result.feelings.curves
     caption = (
-        f"95 % intervals over {s.prompts} prompts   ★ best coherent dose   ✗ not coherent\n"
-        "random: 95 % quantile of random directions of the same length at the best dose"
+        f"from, to: 95 % interval over {s.prompts} prompts   ★ best coherent dose   ✗ not coherent\n"
+        "random: 95 % quantile of random directions of the same length at the best dose; all doses are in the report"
     )
-    table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("total dose", no_wrap=True)
-    for dose in s.doses:
-        table.add_column(signed(dose), justify="right", no_wrap=True)
-    table.add_column("random", justify="right")
-    table.add_column("persona", justify="right")
+    table = Table(
+        caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1)
+    )
+    table.add_column("dose", no_wrap=True)
+    shown = [i for i, d in enumerate(s.doses) if abs(d * 5 - round(d * 5)) < 1e-6]
+    for i in shown:
+        table.add_column(signed(s.doses[i]), justify="right", no_wrap=True)
+    for head in ("★ best", "random", "persona"):
+        table.add_column(head, justify="right", no_wrap=True)
     for name, c in curves.items():
+        rows = [c.rows[i] for i in shown]
         null = short(c.null(c.best.dose)) if c.best.dose else "–"
-        table.add_row(Text(name, style="bold"), *(_score(c, r) for r in c.rows), null, short(c.persona.score))
-        for label, field in (("  from", "low"), ("  to", "high"), ("  coherence", "coherence")):
-            own = [short(getattr(r, field)) for r in (*c.rows, c.persona)]
-            table.add_row(label, *own[:-1], "", own[-1], style="dim", end_section=field == "coherence")
+        best = Text(f"{signed(c.best.dose)}: {short(c.best.score)}", style=f"bold {WARM}")
+        table.add_row(
+            Text(name, style="bold"), *(_score(c, r) for r in rows), best, null, short(c.persona.score)
+        )
+        for label, field in ((" from", "low"), (" to", "high"), (" coherence", "coherence")):
+            own = [short(getattr(r, field)) for r in (*rows, c.best)]
+            persona = short(getattr(c.persona, field))
+            table.add_row(label, *own, "", persona, style="dim", end_section=field == "coherence")
     return table
 
 

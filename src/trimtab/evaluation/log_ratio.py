@@ -48,6 +48,9 @@ class Choice:
     ) -> Choice:
         """Tokenise each surface form *in context*, after the rendered prompt, and keep its first own token.
 
+        Forms that are one token count; a form that falls into pieces ("y" + "es") is used only where no form of
+        that answer is whole, because a piece begins other words too.
+
         Never a substring match over the vocabulary, which catches "Yesterday", "eyes", "None" and "Now".
         First tokens that both answers share (a bare space) are left out of both.
         """
