@@ -51,7 +51,7 @@ def test_steering_does_what_the_receipt_says(trimtab, engine, joy):
     assert applied["fingerprint"] == same.applied.fingerprint
     assert (applied["vectors"], applied["layers"], applied["dose"]) == (["joy"], [2], pytest.approx(1.0))
     found = engine.library["joy"]
-    ratio = found.typical_norms[Site(1)] / found.direction("joy", Site(1)).norm
+    ratio = found.typical_norms[Site(2)] / found.direction("joy", Site(2)).norm
     assert applied["scale"] == pytest.approx(ratio)
     assert applied["tokens_steered"] == done.record["prompt_tokens"] + 6 - 1
 
@@ -136,8 +136,8 @@ def test_readings_cover_every_generated_token(trimtab, engine, joy):
     assert (read["concepts"], read["layers"], read["unit"]) == (["joy"], [2], "z")
     assert read["start"] == record["prompt_tokens"] == 4
     whole = [*engine.encode("I feel really", bare=True).tokens, *record["tokens"]]
-    states = engine.capture(whole, [1])[0][1][3:-1]
-    table = vectors.table(Site(1))
+    states = engine.capture(whole, [2])[0][2][3:-1]
+    table = vectors.table(Site(2))
     z = (states @ table.vectors[0] - table.mean[0]) / table.std[0]
     assert np.allclose(np.array(read["values"])[:, 0, 0], z, rtol=1e-3, atol=1e-3)
 

@@ -41,7 +41,7 @@ def test_choices_are_disjoint():
         Choice((), (1,))
 
 
-FORMS = {"Yes": (3,), "yes": (4, 5), " Yes": (9, 3), "No": (6,), " No": (9, 6), "merged": None}
+FORMS = {"Yes": (3,), "yes": (4, 5), " Yes": (9, 3), "No": (6,), " No": (9, 6), "no": (8, 5), "merged": None}
 
 
 class Tokens:
@@ -54,6 +54,13 @@ class Tokens:
         return Prompt((1, 7)) if own is None else Prompt((1, 2, *own))
 
 
-def test_forms_are_tokenised_in_context_and_shared_first_tokens_left_out():
+def test_only_whole_forms_count():
     choice = Choice.of(Tokens(), [], yes=("Yes", "yes", " Yes", "merged"), no=("No", " No"))
-    assert choice == Choice((3, 4), (6,))
+    assert choice == Choice((3,), (6,))
+
+
+def test_pieces_count_where_nothing_is_whole_and_shared_ones_are_left_out():
+    choice = Choice.of(Tokens(), [], yes=("yes", " Yes"), no=("no", " No"))
+    assert choice == Choice((4,), (8,))
+    with pytest.raises(InputError, match="disjoint"):
+        Choice.of(Tokens(), [], yes=(" Yes",), no=("No",)[:0])

@@ -55,22 +55,22 @@ class Choice:
         First tokens that both answers share (a bare space) are left out of both.
         """
         plain = engine.encode(list(messages)).tokens
-        first = {
-            name: {t for form in forms if (t := _first_token(engine, messages, plain, form)) is not None}
-            for name, forms in (("yes", yes), ("no", no))
-        }
-        shared = first["yes"] & first["no"]
-        return cls(tuple(sorted(first["yes"] - shared)), tuple(sorted(first["no"] - shared)))
+        first = [_first_tokens(engine, messages, plain, forms) for forms in (yes, no)]
+        shared = first[0] & first[1]
+        return cls(tuple(sorted(first[0] - shared)), tuple(sorted(first[1] - shared)))
 
 
-def _first_token(
-    engine: Engine, messages: Sequence[Message], plain: tuple[int, ...], form: str
-) -> int | None:
-    """The token that stands where the answer begins; None where it merges into the prompt."""
-    tokens = engine.encode(list(messages), prefill=form).tokens
-    if len(tokens) <= len(plain) or tokens[: len(plain)] != plain:
-        return None
-    return tokens[len(plain)]
+def _first_tokens(
+    engine: Engine, messages: Sequence[Message], plain: tuple[int, ...], forms: Sequence[str]
+) -> set[int]:
+    """The tokens that stand where the answer begins; a form that merges into the prompt has none of its own."""
+    whole, pieces = set(), set()
+    for form in forms:
+        tokens = engine.encode(list(messages), prefill=form).tokens
+        own = tokens[len(plain) :]
+        if own and tokens[: len(plain)] == plain:
+            (whole if len(own) == 1 else pieces).add(own[0])
+    return whole or pieces
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,8 +145,16 @@ def learn_vector(
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }
-    direction = Direction.from_raw(
-        name, site, vector, typical_norm=typical_norm, sign_source="grad", provenance=made
+    length = float(np.linalg.norm(vector))
+    # Files hold float32: a norm that survives them gives the same plan, and fingerprint, after loading.
+    direction = Direction(
+        name,
+        site,
+        vector / length,
+        norm=float(np.float32(length)),
+        typical_norm=typical_norm,
+        sign_source="grad",
+        provenance=made,
     )
     return Learned(direction, tuple(losses))
 
