@@ -73,4 +73,4 @@ def test_learned_vector_flips_honesty_and_keeps_free_text(result):
 
 def test_readings_tell_emotions_apart(result):
     assert set(result.readings.auc) == set(result.settings.emotions)
-    assert min(result.readings.auc.values()) > 0.9
+    assert min(result.readings.auc.values()) > 0.85
