@@ -23,6 +23,7 @@ import numpy as np
 from trimtab.activations import Evidence, pool_positions
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.collect import Comparison, collect
+from trimtab.engines.exactness import complete, exact, rows_of
 from trimtab.engines.requests import (
     Capture,
     CaptureSpec,
@@ -41,7 +42,7 @@ from trimtab.engines.requests import (
 from trimtab.errors import InputError, Unsupported
 from trimtab.objectives import Objective
 from trimtab.plans import EMPTY, SteeringPlan
-from trimtab.prompts import Positions, Prompt, Range, in_ranges, resolve_positions
+from trimtab.prompts import Positions, Prompt, resolve_positions
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
 
@@ -375,41 +376,6 @@ class Engine(ABC):
     @abstractmethod
     def _encode_continuation(self, text: str) -> Sequence[int]:
         """Tokens of text that follows a prompt: no special tokens in front."""
-
-
-def rows_of(ranges: Sequence[Range], length: int) -> np.ndarray:
-    """Absolute positions below `length` that the ranges address, ascending."""
-    return np.array([i for i in range(length) if in_ranges(i, ranges)], dtype=np.int64)
-
-
-def exact(states: np.ndarray, rows: int, width: int, site: Site) -> np.ndarray:
-    """The states, if they are exactly the [rows, width] asked for; an engine that lost some must not return
-    the rest.
-    """
-    if states.shape != (rows, width):
-        raise RuntimeError(f"the engine returned states {states.shape} at {site}, asked for {(rows, width)}")
-    return states
-
-
-def complete(event: Event, request: Request, info: ModelInfo) -> Event:
-    """The event, if its sample captured and read exactly what was asked for; the same rule as `exact`."""
-    sample = event.sample
-    if sample is None:
-        return event
-    if request.capture is not None:
-        assert isinstance(request.prompt, Prompt)
-        ranges = resolve_positions(request.capture.positions, request.prompt)
-        rows = rows_of(ranges, len(request.prompt) + len(sample.tokens) - 1)
-        got = sample.capture
-        if got is None or set(got.values) != set(request.capture.sites) or list(got.positions) != list(rows):
-            raise RuntimeError(f"the engine did not capture {request.capture} of a generation")
-        for site, states in got.values.items():
-            exact(states, len(rows), info.width(site), site)
-    if request.readout is not None and (
-        sample.readings is None or len(sample.readings.positions) != len(sample.tokens)
-    ):
-        raise RuntimeError(f"the engine did not read every one of {len(sample.tokens)} tokens")
-    return event
 
 
 def check_messages(messages: Sequence[Any]) -> list[Message]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trimtab.engines.base import rows_of
+from trimtab.engines.exactness import rows_of
 from trimtab.engines.reference import words
 from trimtab.engines.reference.forward import Track, View
 from trimtab.engines.reference.sampling import Spout, choose, generator

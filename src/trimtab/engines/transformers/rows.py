@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trimtab.engines.base import rows_of
+from trimtab.engines.exactness import rows_of
 from trimtab.engines.requests import Capture, Event, Receipt, Request, Sample
 from trimtab.engines.tokens import Detokenizer, PromptEncoder, StopText
 from trimtab.prompts import Prompt, Range, in_ranges, resolve_positions
