@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:  # what editors and type checkers see; `_HOME` is what runs
-    from .activations import Activations, Evidence
+    from .activations import Activations
     from .directions import ConceptVectors, Direction
     from .engines import load_engine
     from .engines.base import Capture, Completion, Request, Sampling
     from .errors import InputError, TrimtabError, Unsupported
+    from .evidence import Evidence
     from .formats import load, save
     from .interventions import Ablate, Add, Cap, Deltas, Gate, Pin
     from .plans import Placement, SteeringPlan
@@ -66,7 +67,7 @@ _HOME = {
     "ConceptVectors": "directions",
     "Deltas": "interventions",
     "Direction": "directions",
-    "Evidence": "activations",
+    "Evidence": "evidence",
     "Gate": "interventions",
     "InputError": "errors",
     "ModelInfo": "sites",

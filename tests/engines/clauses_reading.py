@@ -8,11 +8,11 @@ import pytest
 from engines.clauses_edits import NEW
 from engines.registry import clause, every_operator, place
 from engines.subjects import Subject
-from trimtab.activations import NEGATIVE, POSITIVE
 from trimtab.directions import ConceptVectors
 from trimtab.engines.collect import Comparison
 from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
 from trimtab.errors import InputError
+from trimtab.evidence import NEGATIVE, POSITIVE
 from trimtab.interventions import Add, Pin
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from trimtab.activations import Evidence
 from trimtab.errors import InputError
+from trimtab.evidence import Evidence
 from trimtab.extraction import make
 from trimtab.extraction.method import ExtractionWarning, pairs_vote
 from trimtab.extraction.spectrum import leading

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trimtab.activations import STREAMED_NEEDS, Evidence, EvidenceBuilder
 from trimtab.errors import InputError, UnknownName
+from trimtab.evidence import STREAMED_NEEDS, Evidence, EvidenceBuilder
 from trimtab.extraction import METHODS, make, method_class
 from trimtab.sites import Site
 

@@ -6,16 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import worlds
-from trimtab.activations import (
-    NEGATIVE,
-    POSITIVE,
-    Activations,
-    Evidence,
-    EvidenceBuilder,
-    check_pooling,
-    pool_positions,
-)
+from trimtab.activations import Activations, check_pooling, pool_positions
 from trimtab.errors import InputError, UnknownName
+from trimtab.evidence import NEGATIVE, POSITIVE, Evidence, EvidenceBuilder
 from trimtab.prompts import Prompt, Span
 from trimtab.sites import Site
 
@@ -202,3 +195,15 @@ def test_malformed_tables():
     for labels, groups in ((("a",), ("g", "g")), (("a", "b"), ("g",)), ((), ())):
         with pytest.raises(InputError, match="2 rows"):
             Activations(SITE, np.ones((2, 2)), labels, groups)
+
+
+def test_rows_stand_in_the_order_of_the_comparison_whatever_order_they_come_in():
+    rows = np.arange(12.0).reshape(4, 3)
+    groups = {POSITIVE: list("abcd"), NEGATIVE: list("abcd")}
+    builder = EvidenceBuilder(SITE, {"rows"}, paired=True, groups=groups)
+    builder.add(rows[[3, 1]], -rows[[3, 1]], places=([3, 1], [3, 1]))
+    builder.add(rows[[0, 2]], -rows[[0, 2]], places=([0, 2], [0, 2]))
+    found = builder.finish()
+    assert found.rows is not None and found.groups is not None
+    assert np.array_equal(found.rows[POSITIVE], rows) and np.array_equal(found.rows[NEGATIVE], -rows)
+    assert found.groups[POSITIVE] == tuple("abcd")

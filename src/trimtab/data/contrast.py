@@ -22,7 +22,9 @@ class Contrast:
     """One concept: texts that show it (`positive`) and texts that do not (`negative`).
 
     `paired` sides line up row by row, and `groups` (one per pair) tell which pairs must stay together when
-    data are split. `pooling` is the read position this layout asks for (None: see `read_pooling`); `notes`
+    data are split. Sides that are not paired may name a group for every text (`groups` for the positives,
+    `negative_groups` for the negatives): texts of one scenario share a group. `pooling` is the read position
+    this layout asks for (None: see `read_pooling`); `notes`
     say what the loader decided on the reader's behalf.
     """
 
@@ -34,11 +36,13 @@ class Contrast:
     pooling: str | None = None
     source: str | None = None
     notes: tuple[str, ...] = ()
+    negative_groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for side in SIDES:
             object.__setattr__(self, side, tuple(getattr(self, side)))
         object.__setattr__(self, "groups", tuple(self.groups))
+        object.__setattr__(self, "negative_groups", tuple(self.negative_groups))
         if not self.concept.strip():
             raise InputError(f"{self._where}: a concept needs a name; give one with --concept")
         if self.pooling is not None:
@@ -63,9 +67,10 @@ class Contrast:
                     "a direction needs both sides (see --negatives)"
                 )
         if not self.paired:
-            if self.groups:
-                raise InputError(f"{self._where}: groups belong to pairs, and {self.concept!r} is not paired")
+            self._check_groups()
             return
+        if self.negative_groups:
+            raise InputError(f"{self._where}: pairs have one group each; leave negative_groups out")
         if len(self.positive) != len(self.negative):
             raise InputError(
                 f"{self._where}: {len(self.positive)} positive and {len(self.negative)} negative texts of "
@@ -75,6 +80,16 @@ class Contrast:
             object.__setattr__(self, "groups", tuple(str(i) for i in range(len(self.positive))))
         if len(self.groups) != len(self.positive):
             raise InputError(f"{self._where}: {len(self.groups)} groups for {len(self.positive)} pairs")
+
+    def _check_groups(self) -> None:
+        if not self.groups and not self.negative_groups:
+            return
+        found = len(self.groups), len(self.negative_groups)
+        if found != (len(self.positive), len(self.negative)):
+            raise InputError(
+                f"{self._where}: {found[0]} and {found[1]} groups for {len(self.positive)} positive and "
+                f"{len(self.negative)} negative texts of {self.concept!r}; name one for every text, or none"
+            )
 
     def _check_items(self) -> None:
         kinds = set()
@@ -121,6 +136,13 @@ class Contrast:
         return self.pooling or default_pooling(self)
 
     @property
+    def row_groups(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """The group of every positive and of every negative text; None where nothing must stay together."""
+        if not self.groups:
+            return None
+        return self.groups, self.groups if self.paired else self.negative_groups
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many texts each side has."""
         return {s: len(getattr(self, s)) for s in SIDES}
@@ -129,7 +151,8 @@ class Contrast:
     def hash(self) -> str:
         """Hash of everything that changes a result: concept, texts, pairing."""
         sides = [[key_of(i) for i in getattr(self, s)] for s in SIDES]
-        text = json.dumps([self.concept, sides, self.paired, list(self.groups)])
+        groups = list(self.groups) if self.paired or not self.groups else [self.groups, self.negative_groups]
+        text = json.dumps([self.concept, sides, self.paired, groups])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def renamed(self, concept: str) -> Contrast:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.activations import Evidence, pool_positions
+from trimtab.activations import pool_positions
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.collect import Comparison, collect
 from trimtab.engines.exactness import complete, exact, rows_of
@@ -40,6 +40,7 @@ from trimtab.engines.requests import (
     ScoreRequest,
 )
 from trimtab.errors import InputError, Unsupported
+from trimtab.evidence import Evidence
 from trimtab.objectives import Objective
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Positions, Prompt, resolve_positions

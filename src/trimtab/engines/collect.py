@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.activations import STREAMED_NEEDS, Evidence, EvidenceBuilder
 from trimtab.errors import InputError, Unsupported
+from trimtab.evidence import NEGATIVE, POSITIVE, STREAMED_NEEDS, Evidence, EvidenceBuilder
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
 
@@ -22,11 +22,15 @@ ROUND_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Comparison:
-    """Indices into the prompts: one concept's positives against its negatives, paired row by row or not."""
+    """Indices into the prompts: one concept's positives against its negatives, paired row by row or not.
+
+    `groups` names for every row of both sides what must stay together when rows are split.
+    """
 
     positive: tuple[int, ...]
     negative: tuple[int, ...]
     paired: bool = False
+    groups: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.positive or not self.negative:
@@ -42,26 +46,29 @@ class _Side:
 
     def __init__(self, comparison: Comparison, sites: Sequence[Site], needs: frozenset[str]) -> None:
         self.comparison = comparison
-        self.builders = {s: EvidenceBuilder(s, needs, comparison.paired) for s in sites}
+        given = comparison.groups
+        groups = None if given is None else {POSITIVE: given[0], NEGATIVE: given[1]}
+        self.builders = {s: EvidenceBuilder(s, needs, comparison.paired, groups) for s in sites}
 
     def feed(self, rows: dict[Site, dict[int, np.ndarray]], done: set[int], fresh: set[int]) -> None:
         """Add what became complete with the `fresh` prompts; every row enters once."""
         c = self.comparison
         if c.paired:
-            pairs = [
-                (p, n)
-                for p, n in zip(c.positive, c.negative, strict=True)
-                if (p in fresh or n in fresh) and {p, n} <= done
-            ]
-            positive, negative = [p for p, _ in pairs], [n for _, n in pairs]
+            both = zip(c.positive, c.negative, strict=True)
+            ready = [k for k, (p, n) in enumerate(both) if (p in fresh or n in fresh) and {p, n} <= done]
+            places = (ready, ready)
         else:
-            positive, negative = [p for p in c.positive if p in fresh], [n for n in c.negative if n in fresh]
-        if not positive and not negative:
+            fresh_at = [[k for k, i in enumerate(side) if i in fresh] for side in (c.positive, c.negative)]
+            places = (fresh_at[0], fresh_at[1])
+        if not any(places):
             return
+        picked = [[side[k] for k in at] for side, at in zip((c.positive, c.negative), places)]
         for site, builder in self.builders.items():
             width = len(next(iter(rows[site].values())))
             builder.add(
-                *(np.array([rows[site][i] for i in side]).reshape(-1, width) for side in (positive, negative))
+                np.array([rows[site][i] for i in picked[0]]).reshape(-1, width),
+                np.array([rows[site][i] for i in picked[1]]).reshape(-1, width),
+                places,
             )
 
     def waits_for(self, done: set[int]) -> set[int]:
@@ -89,7 +96,7 @@ def collect(
     first: dict[tuple[tuple[int, ...], object], int] = {}
     same = [first.setdefault((p.tokens, p.spans), i) for i, p in enumerate(prompts)]
     comparisons = [
-        Comparison(tuple(same[i] for i in c.positive), tuple(same[i] for i in c.negative), c.paired)
+        replace(c, positive=tuple(same[i] for i in c.positive), negative=tuple(same[i] for i in c.negative))
         for c in comparisons
     ]
     sides = [_Side(c, sites, needs) for c in comparisons]

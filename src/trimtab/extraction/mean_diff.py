@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.activations import Evidence
 from trimtab.errors import InputError
+from trimtab.evidence import Evidence
 from trimtab.extraction.method import NOTHING, Method, mean_difference
 
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.activations import NEGATIVE, POSITIVE, Evidence
 from trimtab.directions import Direction
 from trimtab.errors import InputError
+from trimtab.evidence import NEGATIVE, POSITIVE, Evidence
 
 #: Differences below this share of the states' own size are rounding (float32 resolves 6e-8), not signal.
 NOTHING = 1e-6
@@ -23,8 +23,9 @@ class ExtractionWarning(UserWarning):
 class Method(ABC):
     """Base of all methods; subclasses are frozen dataclasses whose fields are the knobs.
 
-    `needs` is what the engine must collect; `paired` methods refuse data without pairs; `signed` ones know
-    their sign and need no vote; `learns` is False for baselines that look at the data only for their length.
+    `needs` is what the engine must collect (`wanted` where a knob decides); `paired` methods refuse data
+    without pairs; `signed` ones know their sign and need no vote; `learns` is False for baselines that look at
+    the data only for their length.
     """
 
     name: ClassVar[str]
@@ -33,6 +34,11 @@ class Method(ABC):
     signed: ClassVar[bool] = False
     learns: ClassVar[bool] = True
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What the engine must collect for these knobs."""
+        return self.needs
+
     @abstractmethod
     def _raw(self, evidence: Evidence, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         """The raw vector [width] float64, of any sign, and what to remember of how it came about."""
@@ -40,7 +46,7 @@ class Method(ABC):
     def fit(self, evidence: Evidence, name: str) -> Direction:
         """One concept's direction at one site: unit row, raw norm, and a sign towards the positives."""
         self.check_pairs(evidence.paired, name)
-        evidence.require(*self.needs)
+        evidence.require(*self.wanted)
         check_finite(evidence, name)
         if self.learns:
             check_difference(evidence, name)

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.activations import Evidence
 from trimtab.errors import InputError
+from trimtab.evidence import Evidence
 from trimtab.extraction.method import ExtractionWarning, Method, mean_difference
 from trimtab.extraction.spectrum import leading
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.activations import Evidence
+from trimtab.evidence import Evidence
 from trimtab.extraction.method import Method
 from trimtab.extraction.spectrum import leading
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from trimtab import data as sources
-from trimtab.activations import Evidence, check_pooling
+from trimtab.activations import check_pooling
 from trimtab.data.contrast import Contrast
 from trimtab.data.neutral import neutral_hash
 from trimtab.directions import ConceptVectors, Direction, Origin
 from trimtab.engines.base import Engine, Progress
 from trimtab.engines.collect import Comparison
 from trimtab.errors import InputError, UnknownName
+from trimtab.evidence import Evidence
 from trimtab.extraction import DEFAULT, make, method_class
 from trimtab.extraction.method import ExtractionWarning, Method
 from trimtab.recipes.neutral import MEASURED_ON, NeutralStates, measure
@@ -135,10 +136,13 @@ def _collect(
             prompts += [*reading.positive, *reading.negative]
             comparisons.append(
                 Comparison(
-                    tuple(range(start, middle)), tuple(range(middle, len(prompts))), reading.contrast.paired
+                    tuple(range(start, middle)),
+                    tuple(range(middle, len(prompts))),
+                    reading.contrast.paired,
+                    reading.contrast.row_groups,
                 )
             )
-        parts = engine.collect(prompts, comparisons, sites, method.needs, pooling, progress)
+        parts = engine.collect(prompts, comparisons, sites, method.wanted, pooling, progress)
         found |= {i: part for (i, _), part in zip(chosen, parts, strict=True)}
     return [found[i] for i in range(len(readings))]
 
