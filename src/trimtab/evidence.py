@@ -31,7 +31,7 @@ class Evidence:
     pooling could read; `gradients` [n, width] of an objective at the read position, with `loss_norms` [n], the
     squared norm of each row's gradient at the loss's own input; `logprobs` [n], nats per token; `weights`, the
     matrices [out, in] that write to or read from the site, by module name. `groups` names, for every row, what
-    must stay together when rows are split.
+    must stay together when rows are split; `scores` [n] are the judge's marks (NaN where a text has none).
     """
 
     site: Site
@@ -43,6 +43,7 @@ class Evidence:
     cov: Mapping[str, np.ndarray] | None = None
     rows: Mapping[str, np.ndarray] | None = None
     groups: Mapping[str, tuple[str, ...]] | None = None
+    scores: Mapping[str, np.ndarray] | None = None
     tokens: Mapping[str, tuple[np.ndarray, ...]] | None = None
     gradients: Mapping[str, np.ndarray] | None = None
     loss_norms: Mapping[str, np.ndarray] | None = None

@@ -24,8 +24,9 @@ class Contrast:
     `paired` sides line up row by row, and `groups` (one per pair) tell which pairs must stay together when
     data are split. Sides that are not paired may name a group for every text (`groups` for the positives,
     `negative_groups` for the negatives): texts of one scenario share a group. `pooling` is the read position
-    this layout asks for (None: see `read_pooling`); `notes`
-    say what the loader decided on the reader's behalf.
+    this layout asks for (None: see `read_pooling`); `scores` and
+    `negative_scores` are a judge's marks, one per text (None where a text has none), for methods that select by
+    them; `notes` say what the loader decided on the reader's behalf.
     """
 
     concept: str
@@ -37,17 +38,21 @@ class Contrast:
     source: str | None = None
     notes: tuple[str, ...] = ()
     negative_groups: tuple[str, ...] = ()
+    scores: tuple[float | None, ...] = ()
+    negative_scores: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         for side in SIDES:
             object.__setattr__(self, side, tuple(getattr(self, side)))
         object.__setattr__(self, "groups", tuple(self.groups))
-        object.__setattr__(self, "negative_groups", tuple(self.negative_groups))
+        for name in ("negative_groups", "scores", "negative_scores"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.concept.strip():
             raise InputError(f"{self._where}: a concept needs a name; give one with --concept")
         if self.pooling is not None:
             check_pooling(self.pooling)
         self._check_sides()
+        self._check_scores()
         self._check_items()
         self._check_overlap()
 
@@ -89,6 +94,14 @@ class Contrast:
             raise InputError(
                 f"{self._where}: {found[0]} and {found[1]} groups for {len(self.positive)} positive and "
                 f"{len(self.negative)} negative texts of {self.concept!r}; name one for every text, or none"
+            )
+
+    def _check_scores(self) -> None:
+        found = len(self.scores), len(self.negative_scores)
+        if any(found) and found != (len(self.positive), len(self.negative)):
+            raise InputError(
+                f"{self._where}: {found[0]} and {found[1]} scores for {len(self.positive)} positive and "
+                f"{len(self.negative)} negative texts of {self.concept!r}; give one for every text, or none"
             )
 
     def _check_items(self) -> None:
@@ -143,6 +156,11 @@ class Contrast:
         return self.groups, self.groups if self.paired else self.negative_groups
 
     @property
+    def row_scores(self) -> tuple[tuple[float | None, ...], tuple[float | None, ...]] | None:
+        """The judge's mark of every positive and of every negative text; None where nothing was judged."""
+        return (self.scores, self.negative_scores) if self.scores else None
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many texts each side has."""
         return {s: len(getattr(self, s)) for s in SIDES}
@@ -152,7 +170,8 @@ class Contrast:
         """Hash of everything that changes a result: concept, texts, pairing."""
         sides = [[key_of(i) for i in getattr(self, s)] for s in SIDES]
         groups = list(self.groups) if self.paired or not self.groups else [self.groups, self.negative_groups]
-        text = json.dumps([self.concept, sides, self.paired, groups])
+        scored = [[self.scores, self.negative_scores]] if self.scores else []
+        text = json.dumps([self.concept, sides, self.paired, groups, *scored])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def renamed(self, concept: str) -> Contrast:

@@ -24,13 +24,14 @@ ROUND_TOKENS = 16_384
 class Comparison:
     """Indices into the prompts: one concept's positives against its negatives, paired row by row or not.
 
-    `groups` names for every row of both sides what must stay together when rows are split.
+    `groups` names for every row of both sides what must stay together when rows are split; `scores` are its marks.
     """
 
     positive: tuple[int, ...]
     negative: tuple[int, ...]
     paired: bool = False
     groups: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    scores: tuple[tuple[float | None, ...], tuple[float | None, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.positive or not self.negative:
@@ -117,7 +118,15 @@ def collect(
             rows[site] = {i: r for i, r in rows[site].items() if i in keep}
         if progress is not None:
             progress(len(done), len(order))
-    return [{s: b.finish() for s, b in side.builders.items()} for side in sides]
+    return [{s: _finished(b, side.comparison) for s, b in side.builders.items()} for side in sides]
+
+
+def _finished(builder: EvidenceBuilder, comparison: Comparison) -> Evidence:
+    found = builder.finish()
+    if comparison.scores is None:
+        return found
+    positive, negative = (np.array(s, dtype=np.float64) for s in comparison.scores)  # None becomes NaN
+    return replace(found, scores={POSITIVE: positive, NEGATIVE: negative})
 
 
 def _rounds(order: Sequence[int], prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -140,6 +140,7 @@ def _collect(
                     tuple(range(middle, len(prompts))),
                     reading.contrast.paired,
                     reading.contrast.row_groups,
+                    reading.contrast.row_scores,
                 )
             )
         parts = engine.collect(prompts, comparisons, sites, method.wanted, pooling, progress)
