@@ -179,11 +179,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate an embedded model.")
     parser.add_argument("--model", type=Path, default=PACKAGE / "model")
     parser.add_argument("--data", type=Path, default=PACKAGE / "data")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="fewer prompts, doses and random directions")
     parser.add_argument("--training", type=Path, help="training.json of the model, for the card")
     parser.add_argument("--save", type=Path, help="also write the result here")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     quick = arguments.quick
     bench = Bench(arguments.model, arguments.data, 24 if quick else 32, 2 if quick else 3)
     training = json.loads(arguments.training.read_text()) if arguments.training else {}
