@@ -22,7 +22,7 @@ PACKAGE = Path(trimtab.__file__).parent
 SOURCES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 STOREYS = {
-    0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
+    0: {"algebra", "errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
         "resolved", "readouts", "formats"},
     1: {"data", "extraction", "engines"},
     2: {"training", "evaluation", "analysis", "recipes"},
