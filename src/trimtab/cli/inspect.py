@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .frame import Desk, verb
+from .library import library_option
 from .models import glance, layer_words
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     "--layers", default=None, help="Layers whose similarities are shown [default: near 60 % depth]."
 )
 @click.option("--model", default=None, help="Also check that the file fits this model (a folder).")
+@library_option
 def inspect(desk: Desk, file: str, layers: str | None, model: str | None) -> None:
     """Show what a vector file holds and which model it fits."""
-    from trimtab import formats
     from trimtab.sites import Site
 
-    from .steering import check_fit
+    from .steering import check_fit, load_reference
 
-    vectors = formats.load(file)
+    vectors = load_reference(file)
     if model is not None:
         check_fit(file, vectors, glance(model, "transformers"), model)
     depth = vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1

@@ -80,10 +80,15 @@ def assemble(
 
 
 def layer_names(vectors: ConceptVectors) -> dict[Site, str]:
-    """What each site was called in the file that the vectors came from; empty for our own files."""
+    """What each site was called at home, "direction.3 of happy.gguf"; empty for files of our own making."""
     source = vectors.origin.parameters.get("source")
-    layers = source.get("layers", {}) if isinstance(source, Mapping) else {}
-    return {s: str(layers[s.key]) for s in vectors.sites if s.key in layers}
+    if not isinstance(source, Mapping) or not isinstance(source.get("layers"), Mapping):
+        return {}
+    return {
+        s: f"{source['layers'][s.key]} of {source.get('file')}"
+        for s in vectors.sites
+        if s.key in source["layers"]
+    }
 
 
 def stack_rows(stack: np.ndarray, convention: str, file: str, what: str) -> list[Row]:

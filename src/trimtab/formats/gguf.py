@@ -116,7 +116,8 @@ def _with_manifest(path: Path, found: ConceptVectors, rows: list[Row], text: Any
             )
             return found
         origin = Origin(**{k: v for k, v in ours["origin"].items() if k in {f.name for f in fields(Origin)}})
-        parameters = {**origin.parameters, "source": found.origin.parameters["source"]}
+        theirs = {k: v for k, v in found.origin.parameters.items() if k in ("source", "model_hint")}
+        parameters = {**origin.parameters, **theirs}
         tables = {
             s: Table(
                 t.vectors, **{k: np.array([v]) for k, v in ours["columns"][s.key].items() if k in _COLUMNS}

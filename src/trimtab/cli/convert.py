@@ -1,0 +1,170 @@
+"""`trimtab convert`: any vector file in, one file out, both names of every layer said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.errors import InputError
+
+from . import library
+from .frame import Desk, verb
+from .places import check_manifest, check_writable
+
+if TYPE_CHECKING:
+    from trimtab.directions import ConceptVectors
+
+#: Flags that say what a foreign file does not (`formats.load`).
+READING = ("layer", "convention", "key", "baseline", "baseline_key")
+
+
+@verb("convert", output="File to write: NAME.safetensors (native) or NAME.gguf (control vector).")
+@click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
+@click.option("--to-library", default=None, metavar="NAME", help="Write it into the library under this name.")
+@click.option("--replace", is_flag=True, help="Write over a file that is there.")
+@click.option("--layers", default="all", help="Layers to keep, by our numbers: 12-16,18,50%.")
+@click.option("--concept", multiple=True, help="Concept to keep; may be repeated.")
+@click.option("--rename", multiple=True, metavar="[OLD=]NEW", help="New name of a concept; may be repeated.")
+@click.option("--prefix", is_flag=True, help="Call concepts FILE.concept where several files are merged.")
+@click.option("--orthogonal-to", multiple=True, metavar="FILE[:concept]", help="Take this direction out.")
+@click.option("--expr", multiple=True, metavar="TEXT", help="Sum to write instead: 'mood = happy - 0.5*sad'.")
+@click.option("--layer", type=int, default=None, help="Layer of a file of one vector, as its makers count.")
+@click.option("--convention", default=None, help="What its makers count: output or input of a block.")
+@click.option("--key", default=None, help="Which entry of a .pt dictionary, e.g. pos_neg_50.")
+@click.option("--baseline", default=None, metavar="FILE", help="Mean activations to take away from a mean.")
+@click.option("--baseline-key", default=None, help="Which entry of the baseline [default: default_1].")
+@click.option("--model-hint", default=None, help="Model name inside a GGUF, which repeng asks for.")
+@library.library_option
+def convert(
+    desk: Desk, files: tuple[str, ...], output: Path | None, to_library: str | None, **flags: Any
+) -> None:
+    """Convert vector files, and do sums with them.
+
+    Several files are merged. Order: keep layers, merge, take directions out, sum, keep concepts, rename.
+    """
+    from trimtab import formats
+    from trimtab.formats.foreign import layer_names
+
+    inputs, target = _target(files, output, to_library)
+    _check_target(target, flags["replace"])
+    options = {k: flags[k] for k in READING}
+    loaded = {reference: _read(reference, options, flags["layers"]) for reference in inputs}
+    found = _computed(loaded, flags)
+    hint = {} if flags["model_hint"] is None else {"model_hint": flags["model_hint"]}
+    if hint and target.suffix != ".gguf":
+        raise InputError("--model-hint stands in a .gguf file only; leave it out")
+    formats.save(found, target, **hint)
+    theirs = [layer_names(v) for v in loaded.values()]
+    written = "direction.{}" if target.suffix == ".gguf" else None
+    layers = [
+        {
+            "site": s.key,
+            "written_as": written.format(s.layer) if written else f"{s.key}.vectors",
+            "read_as": list(dict.fromkeys(names[s] for names in theirs if s in names)),
+        }
+        for s in found.sites
+    ]
+    record = {
+        "file": str(target),
+        "from": list(inputs),
+        "concepts": list(found.concepts),
+        "layers": layers,
+        "method": found.origin.method,
+        "hash": found.hash,
+    }
+    desk.result(record, text=_summary(record))
+
+
+def _target(files: tuple[str, ...], output: Path | None, name: str | None) -> tuple[tuple[str, ...], Path]:
+    """The inputs, and where to write: -o, the library, or the last of the files."""
+    if output is not None and name is not None:
+        raise InputError("give either -o or --to-library, not both")
+    if name is not None:
+        return files, library.target(name)
+    if output is not None:
+        return files, output
+    if len(files) < 2:
+        raise InputError("name the file to write: trimtab convert IN OUT, or -o OUT, or --to-library NAME")
+    return files[:-1], Path(files[-1])
+
+
+def _check_target(target: Path, replace: bool) -> None:
+    from trimtab.formats import SUFFIXES
+
+    if target.suffix not in SUFFIXES:
+        raise InputError(
+            f"vectors are written to NAME.safetensors (native) or NAME.gguf (control vector), got {target}"
+        )
+    check_writable(target)
+    if target.exists() and not replace:
+        raise InputError(f"{target} is there already; add --replace to write over it")
+    if target.suffix == ".safetensors":
+        check_manifest(target)
+
+
+def _read(reference: str, options: dict[str, Any], layers: str) -> ConceptVectors:
+    """One input; the flags for foreign files go to those that know them."""
+    from trimtab import formats
+
+    from .steering import load_reference
+
+    path = library.locate(reference)
+    given = any(v is not None for v in options.values())
+    found = formats.load(path, **options) if path is not None and given else load_reference(reference)
+    return _layers(found, layers, reference)
+
+
+def _layers(vectors: ConceptVectors, spec: str, reference: str) -> ConceptVectors:
+    from trimtab.sites import resolve_layers
+
+    if spec == "all":
+        return vectors
+    depth = vectors.origin.n_layers
+    if depth is None:
+        if "%" in spec or any(p.strip().startswith("-") for p in spec.split(",")):
+            raise InputError(
+                f"{reference} does not say how many blocks its model has, so --layers {spec} has no meaning: give "
+                "numbers"
+            )
+        depth = max(10_000, *(s.layer + 1 for s in vectors.sites))
+    wanted = set(resolve_layers(spec, depth, auto=vectors.calibration.get("layer")))
+    have = {s.layer for s in vectors.sites}
+    if wanted - have:
+        raise InputError(f"{reference} has no layers {sorted(wanted - have)}; it has {sorted(have)}")
+    return vectors.only(sites=[s for s in vectors.sites if s.layer in wanted])
+
+
+def _computed(loaded: dict[str, ConceptVectors], flags: dict[str, Any]) -> ConceptVectors:
+    """Merge, Gram–Schmidt, sums, selection and names, in that order."""
+    from trimtab import algebra
+
+    from .steering import load_reference
+
+    stems: dict[str, ConceptVectors] = {}
+    for reference, vectors in loaded.items():
+        stem = Path(reference.partition(":")[0]).stem
+        stems[stem if stem not in stems else reference] = vectors
+    found = algebra.merge(stems, prefix=flags["prefix"])
+    if flags["orthogonal_to"]:
+        others = [load_reference(r) for r in flags["orthogonal_to"]]
+        have = set(found.sites)
+        found = found.orthogonalised([o.only(sites=[s for s in o.sites if s in have]) for o in others])
+    if flags["expr"]:
+        sums = [algebra.evaluate(text, found) for text in flags["expr"]]
+        found = algebra.merge({f"sum {i}": s for i, s in enumerate(sums)}) if len(sums) > 1 else sums[0]
+    if flags["concept"]:
+        found = found.only(list(flags["concept"]))
+    for text in flags["rename"]:
+        old, equals, new = text.partition("=")
+        found = found.renamed({old: new} if equals else text)
+    return found
+
+
+def _summary(record: dict[str, Any]) -> str:
+    lines = [f"wrote {record['file']}: {', '.join(record['concepts'])}", f"content hash {record['hash']}"]
+    for row in record["layers"]:
+        read = "; ".join(row["read_as"])
+        lines.append(f"{row['site']:12} written as {row['written_as']}{f', read as {read}' if read else ''}")
+    return "\n".join(lines)
