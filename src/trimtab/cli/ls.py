@@ -52,23 +52,20 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 def _row(path: Path) -> dict[str, Any] | None:
     """What a file says of itself; None for what is no vector file, a `problem` for one that cannot be read."""
-    if path.suffix == ".safetensors":
-        from trimtab.formats.native import glance
-
-        found = glance(path)
-        return None if found is None or "concepts" not in found else _native(path, found)
-    if path.suffix != ".gguf":
+    if path.suffix not in library.KINDS:
         return None
+    try:
+        return _native(path) if path.suffix == ".safetensors" else _gguf(path)
+    except TrimtabError as error:
+        if "not a control vector" in str(error):
+            return None
+        return {"path": str(path), "format": path.suffix[1:], "problem": str(error)}
+
+
+def _gguf(path: Path) -> dict[str, Any]:
     from trimtab import formats
 
-    try:
-        vectors = formats.load(path)
-    except TrimtabError as error:
-        return (
-            None
-            if "not a control vector" in str(error)
-            else {"path": str(path), "format": "gguf", "problem": str(error)}
-        )
+    vectors = formats.load(path)
     return {
         "path": str(path),
         "format": "gguf",
@@ -80,9 +77,13 @@ def _row(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _native(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _native(path: Path) -> dict[str, Any] | None:
+    from trimtab.formats.native import glance
     from trimtab.sites import Site
 
+    manifest = glance(path)
+    if manifest is None:
+        return None
     origin = manifest.get("origin") or {}
     sites = manifest.get("sites") or [{"layer": n} for n in manifest.get("layers") or []]
     return {

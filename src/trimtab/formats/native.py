@@ -117,14 +117,19 @@ def _warn(path: Path, origin: Origin) -> None:
 
 
 def glance(path: Path) -> dict[str, Any] | None:
-    """The manifest, without reading a tensor; None where the file is of another kind (a model's weights, say)."""
+    """The manifest, without reading a tensor; None where there is none (a model's weights, say). Damage raises."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return dict(_manifest_of(path, file.metadata() or {}))
-    except (SafetensorError, OSError, ValueError, FormatError):
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        found = dict(_manifest_of(path, metadata))
+    except FormatError:
         return None
+    return found if "concepts" in found else None
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
