@@ -237,3 +237,27 @@ def test_ls_of_control_vectors(trimtab, moods, tmp_path):
     assert "damaged" in broken["problem"] and "damaged" in trimtab("ls", tmp_path / "g").out.replace(
         "\n", " "
     )
+
+
+def test_an_adapter(trimtab, refused, moods, tmp_path):
+    config = {"model_type": "llama", "num_hidden_layers": 10, "hidden_size": 24, "intermediate_size": 40}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    line = (
+        "convert",
+        f"{moods}:joy",
+        "-o",
+        tmp_path / "adapter",
+        "--peft",
+        tmp_path / "model",
+        "--scale",
+        "2",
+    )
+    record = trimtab(*line, "--json").record
+    assert record["format"] == "peft" and record["layers"][0]["written_as"].startswith(
+        "model.layers.2.mlp.down_proj"
+    )
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    assert "add --replace" in refused(*line)
+    assert "--scale is for peft only" in refused("convert", moods, tmp_path / "x.safetensors", "--scale", "2")
+    assert "is a folder" in refused("convert", moods, tmp_path / "x.gguf", "--peft", tmp_path / "model")

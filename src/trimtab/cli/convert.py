@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 #: Flags that say what a foreign file does not (`formats.load`).
 READING = ("layer", "convention", "key", "baseline", "baseline_key")
+#: What a layer is called in each format that is written.
+_WRITTEN = {
+    "native": "{key}.vectors",
+    "gguf": "direction.{layer}",
+    "peft": "model.layers.{layer}.mlp.down_proj.lora_B.bias",
+}
 
 
 @verb("convert", output="File to write: NAME.safetensors (native) or NAME.gguf (control vector).")
@@ -36,6 +42,10 @@ READING = ("layer", "convention", "key", "baseline", "baseline_key")
 @click.option("--baseline", default=None, metavar="FILE", help="Mean activations to take away from a mean.")
 @click.option("--baseline-key", default=None, help="Which entry of the baseline [default: default_1].")
 @click.option("--model-hint", default=None, help="Model name inside a GGUF, which repeng asks for.")
+@click.option(
+    "--peft", default=None, metavar="MODEL", help="Write a PEFT adapter (a folder) for this model folder."
+)
+@click.option("--scale", type=float, default=None, help="Strength inside a PEFT adapter [default: 1].")
 @library.library_option
 def convert(
     desk: Desk, files: tuple[str, ...], output: Path | None, to_library: str | None, **flags: Any
@@ -48,26 +58,24 @@ def convert(
     from trimtab.formats.foreign import layer_names
 
     inputs, target = _target(files, output, to_library)
-    _check_target(target, flags["replace"])
+    kind, writing = _format(target, flags)
+    _check_target(target, kind, flags["replace"])
     options = {k: flags[k] for k in READING}
     loaded = {reference: _read(reference, options, flags["layers"]) for reference in inputs}
     found = _computed(loaded, flags)
-    hint = {} if flags["model_hint"] is None else {"model_hint": flags["model_hint"]}
-    if hint and target.suffix != ".gguf":
-        raise InputError("--model-hint stands in a .gguf file only; leave it out")
-    formats.save(found, target, **hint)
+    formats.save(found, target, kind, **writing)
     theirs = [layer_names(v) for v in loaded.values()]
-    written = "direction.{}" if target.suffix == ".gguf" else None
     layers = [
         {
             "site": s.key,
-            "written_as": written.format(s.layer) if written else f"{s.key}.vectors",
+            "written_as": _WRITTEN[kind].format(key=s.key, layer=s.layer),
             "read_as": list(dict.fromkeys(names[s] for names in theirs if s in names)),
         }
         for s in found.sites
     ]
     record = {
         "file": str(target),
+        "format": kind,
         "from": list(inputs),
         "concepts": list(found.concepts),
         "layers": layers,
@@ -90,17 +98,31 @@ def _target(files: tuple[str, ...], output: Path | None, name: str | None) -> tu
     return files[:-1], Path(files[-1])
 
 
-def _check_target(target: Path, replace: bool) -> None:
+def _format(target: Path, flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The format to write, and the flags that its writer takes; a flag of another one is refused."""
     from trimtab.formats import SUFFIXES
 
-    if target.suffix not in SUFFIXES:
+    kind = "peft" if flags["peft"] is not None else SUFFIXES.get(target.suffix)
+    if kind is None:
         raise InputError(
             f"vectors are written to NAME.safetensors (native) or NAME.gguf (control vector), got {target}"
         )
-    check_writable(target)
+    if kind == "peft" and target.suffix in SUFFIXES:
+        raise InputError(f"a PEFT adapter is a folder; {target} is named like a file")
+    for flag, home in (("model_hint", "gguf"), ("scale", "peft")):
+        if flags[flag] is not None and kind != home:
+            raise InputError(
+                f"--{flag.replace('_', '-')} is for {home} only, and {target} is {kind}; leave it out"
+            )
+    writing = {"model_hint": flags["model_hint"], "model": flags["peft"], "scale": flags["scale"]}
+    return kind, {k: v for k, v in writing.items() if v is not None}
+
+
+def _check_target(target: Path, kind: str, replace: bool) -> None:
+    check_writable(target / "adapter_config.json" if kind == "peft" else target)
     if target.exists() and not replace:
         raise InputError(f"{target} is there already; add --replace to write over it")
-    if target.suffix == ".safetensors":
+    if kind == "native":
         check_manifest(target)
 
 

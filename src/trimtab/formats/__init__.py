@@ -18,7 +18,11 @@ from trimtab.sites import ModelInfo
 
 #: Reader modules, asked in order; the first that claims a path reads it.
 READERS: tuple[str, ...] = ("trimtab.formats.native", "trimtab.formats.gguf", "trimtab.formats.pt")
-WRITERS: dict[str, str] = {"native": "trimtab.formats.native", "gguf": "trimtab.formats.gguf"}
+WRITERS: dict[str, str] = {
+    "native": "trimtab.formats.native",
+    "gguf": "trimtab.formats.gguf",
+    "peft": "trimtab.formats.peft",
+}
 #: What a file's name says about its format, for writing.
 SUFFIXES: dict[str, str] = {".safetensors": "native", ".gguf": "gguf"}
 #: What vector files are called, for looking around in a folder.
@@ -62,10 +66,11 @@ def load(path: str | os.PathLike[str], model: ModelInfo | None = None, **options
 def save(
     vectors: ConceptVectors, path: str | os.PathLike[str], format: str | None = None, **options: Any
 ) -> None:
-    """Write `vectors` in `format` (by default what the name says: .safetensors is native, .gguf a control vector).
+    """Write `vectors` in `format` (by default what the name says: .safetensors is native, .gguf a control vector;
+    "peft" writes a folder, and only where such an adapter is exact).
 
     The native format also writes the manifest beside the file as NAME.json. `options` are the writer's: `model_hint`
-    for GGUF. What a format cannot hold exactly is refused, never left out.
+    for GGUF, `model` and `scale` for PEFT. What a format cannot hold exactly is refused, never left out.
     """
     path = Path(path)
     if format is None:
