@@ -378,8 +378,10 @@ class ConceptVectors:
         formats.save(self, path)
 
     @classmethod
-    def load(cls, path: Any, model: ModelInfo | None = None) -> ConceptVectors:
-        """Read any known format (`formats.load`), checked against `model` where given."""
+    def load(cls, path: Any, model: ModelInfo | None = None, **options: Any) -> ConceptVectors:
+        """Read any known format (`formats.load`, which says what `options` are), checked against `model` where
+        given.
+        """
         from trimtab import formats
 
-        return formats.load(path, model=model)
+        return formats.load(path, model=model, **options)

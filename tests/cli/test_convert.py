@@ -72,6 +72,10 @@ def test_orthogonal(trimtab, refused, moods, tmp_path):
     line = ("convert", f"{moods}:joy", "--orthogonal-to", f"{moods}:calm", "-o", out)
     assert trimtab(*line).code == 0
     assert abs(raw(out, "joy", 2) @ raw(moods, "calm", 2)) < 1e-4
+    worlds.vectors(("fear",), layers=(2, 5)).save(tmp_path / "fear.safetensors")
+    fear = ("--orthogonal-to", tmp_path / "fear.safetensors", "--replace")
+    assert "no rows at layer_6: keep other --layers" in refused("convert", moods, out, *fear)
+    assert trimtab("convert", moods, out, *fear, "--layers", "2,5").code == 0
     assert "lies in the span" in refused(*line[:3], f"{moods}:joy", *line[4:], "--replace")
 
 
@@ -111,6 +115,18 @@ def test_a_torch_file_and_what_it_does_not_say(trimtab, refused, tmp_path):
     done = trimtab("convert", path, out, "--layer", "10", "--convention", "input")
     assert done.code == 0 and "read as layer 10 (input) of refusal.pt" in done.out
     assert ConceptVectors.load(out).layers() == (9,)
+    picked = (
+        "convert",
+        f"{path}:refusal",
+        out,
+        "--layer",
+        "10",
+        "--convention",
+        "output",
+        "--replace",
+        "--json",
+    )
+    assert trimtab(*picked).record["layers"][0]["site"] == "layer_10"
     torch.save(torch.randn(4, 5), tmp_path / "evil_prompt_avg_diff.pt")
     done = trimtab("convert", tmp_path / "evil_prompt_avg_diff.pt", out, "--replace", "--json")
     assert done.code == 0 and done.record["concepts"] == ["evil"]

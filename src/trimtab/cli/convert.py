@@ -37,7 +37,12 @@ _WRITTEN = {
 @click.option("--orthogonal-to", multiple=True, metavar="FILE[:concept]", help="Take this direction out.")
 @click.option("--expr", multiple=True, metavar="TEXT", help="Sum to write instead: 'mood = happy - 0.5*sad'.")
 @click.option("--layer", type=int, default=None, help="Layer of a file of one vector, as its makers count.")
-@click.option("--convention", default=None, help="What its makers count: output or input of a block.")
+@click.option(
+    "--convention",
+    type=click.Choice(["output", "input"]),
+    default=None,
+    help="What its makers count: output or input of a block.",
+)
 @click.option("--key", default=None, help="Which entry of a .pt dictionary, e.g. pos_neg_50.")
 @click.option("--baseline", default=None, metavar="FILE", help="Mean activations to take away from a mean.")
 @click.option("--baseline-key", default=None, help="Which entry of the baseline [default: default_1].")
@@ -127,15 +132,10 @@ def _check_target(target: Path, kind: str, replace: bool) -> None:
 
 
 def _read(reference: str, options: dict[str, Any], layers: str) -> ConceptVectors:
-    """One input; the flags for foreign files go to those that know them."""
-    from trimtab import formats
-
+    """One input, of which only `layers` are kept."""
     from .steering import load_reference
 
-    path = library.locate(reference)
-    given = any(v is not None for v in options.values())
-    found = formats.load(path, **options) if path is not None and given else load_reference(reference)
-    return _layers(found, layers, reference)
+    return _layers(load_reference(reference, **options), layers, reference)
 
 
 def _layers(vectors: ConceptVectors, spec: str, reference: str) -> ConceptVectors:
@@ -170,9 +170,7 @@ def _computed(loaded: dict[str, ConceptVectors], flags: dict[str, Any]) -> Conce
         stems[stem if stem not in stems else reference] = vectors
     found = algebra.merge(stems, prefix=flags["prefix"])
     if flags["orthogonal_to"]:
-        others = [load_reference(r) for r in flags["orthogonal_to"]]
-        have = set(found.sites)
-        found = found.orthogonalised([o.only(sites=[s for s in o.sites if s in have]) for o in others])
+        found = found.orthogonalised([_at(found, load_reference(r), r) for r in flags["orthogonal_to"]])
     if flags["expr"]:
         sums = [algebra.evaluate(text, found) for text in flags["expr"]]
         found = algebra.merge({f"sum {i}": s for i, s in enumerate(sums)}) if len(sums) > 1 else sums[0]
@@ -182,6 +180,14 @@ def _computed(loaded: dict[str, ConceptVectors], flags: dict[str, Any]) -> Conce
         old, equals, new = text.partition("=")
         found = found.renamed({old: new} if equals else text)
     return found
+
+
+def _at(vectors: ConceptVectors, other: ConceptVectors, reference: str) -> ConceptVectors:
+    """`other` at the sites of `vectors`, all of which it must have."""
+    missing = [s.key for s in vectors.sites if s not in other.tables]
+    if missing:
+        raise InputError(f"{reference} has no rows at {', '.join(missing)}: keep other --layers")
+    return other.only(sites=vectors.sites)
 
 
 def _summary(record: dict[str, Any]) -> str:

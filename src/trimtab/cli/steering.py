@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 _RESIDUAL = ("resid_pre", "resid_post", "attn_out", "mlp_out", "o", "down")
 
 
-def load_reference(reference: str, folder: Path | None = None) -> ConceptVectors:
+def load_reference(reference: str, folder: Path | None = None, **options: Any) -> ConceptVectors:
     """FILE or FILE:concept; a relative path is sought in `folder` first, then where the command runs, and a plain name
-    in the library.
+    in the library. `options` are those of `formats.load`.
     """
     found = library.locate(reference, folder)
     if found is not None:
-        return formats.load(found)
+        return formats.load(found, **options)
     file, colon, concept = reference.rpartition(":")
     found = library.locate(file, folder) if colon else None
     if found is not None:
-        return formats.load(found).only([concept])
+        return formats.load(found, **options).only([concept])
     raise library.absent(file or reference)
 
 
