@@ -72,10 +72,10 @@ def test_orthogonal(trimtab, refused, moods, tmp_path):
     line = ("convert", f"{moods}:joy", "--orthogonal-to", f"{moods}:calm", "-o", out)
     assert trimtab(*line).code == 0
     assert abs(raw(out, "joy", 2) @ raw(moods, "calm", 2)) < 1e-4
-    worlds.vectors(("fear",), layers=(2, 5)).save(tmp_path / "fear.safetensors")
-    fear = ("--orthogonal-to", tmp_path / "fear.safetensors", "--replace")
-    assert "no rows at layer_6: keep other --layers" in refused("convert", moods, out, *fear)
-    assert trimtab("convert", moods, out, *fear, "--layers", "2,5").code == 0
+    worlds.vectors(("hope", "fear"), layers=(2, 5)).save(tmp_path / "fear.safetensors")
+    fear = ("--orthogonal-to", f"{tmp_path / 'fear.safetensors'}:fear", "--replace")
+    assert "no rows at layer_6: keep other --layers" in refused("convert", f"{moods}:joy", out, *fear)
+    assert trimtab("convert", f"{moods}:joy", out, *fear, "--layers", "2,5").code == 0
     assert "lies in the span" in refused(*line[:3], f"{moods}:joy", *line[4:], "--replace")
 
 

@@ -4,7 +4,7 @@ h + v for every token is a constant: no low-rank change of a weight is one, so a
 with `lora_bias` can: with A = B = 0 it adds the bias of B, and nothing else, to what a linear layer puts out. On the
 MLP's last projection that is what leaves the block, in models whose block ends in `residual + down_proj(...)`; where a
 norm or a factor stands between (Gemma 2 and 3, OLMo 2, Granite) it is not, and is refused. The adapter acts on every
-token, prompt and answer alike, at one strength, as a plan of `scale` would. vLLM's LoRA loader has no place for a bias.
+token, prompt and answer alike, at one strength, as a plan of `scale` would.
 """
 
 from __future__ import annotations
