@@ -42,7 +42,10 @@ def test_to_a_control_vector_and_back(trimtab, moods, tmp_path):
     done = trimtab("convert", there, back)
     assert done.code == 0 and "layer_5" in done.out and "read as direction.5 of joy.gguf" in done.out
     assert np.allclose(raw(back, "joy", 5), raw(moods, "joy", 5), rtol=1e-6)
-    assert "model_hint" not in done.err
+    page = trimtab("inspect", back).out
+    assert (
+        "direction.5 of joy.gguf" in page and "{" not in page
+    )  # a column of its own, no dump of a dictionary
 
 
 def test_what_gguf_cannot_hold(trimtab, refused, moods, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import worlds
@@ -187,6 +187,21 @@ def test_expressions(text, expected):
     assert found.concepts == ("x",) and found.origin.parameters["sum"] == pytest.approx(expected)
     assert found.hash == algebra.weighted_sum(file, expected, "x").hash
     assert algebra.evaluate(text, file).concepts == (text,)
+
+
+sums = st.lists(
+    st.tuples(st.sampled_from(["joy", "calm"]), st.floats(0.1, 9), st.sampled_from("+-")), min_size=1
+)
+
+
+@given(sums)
+def test_any_sum_of_products(parts):
+    text = " ".join(f"{sign} {weight!r}*{concept}" for concept, weight, sign in parts)
+    expected = {c: sum(w if s == "+" else -w for name, w, s in parts if name == c) for c, _, _ in parts}
+    assume(max(map(abs, expected.values())) > 0.01)
+    assert algebra.evaluate(f"x = {text}", worlds.vectors()).origin.parameters["sum"] == pytest.approx(
+        expected
+    )
 
 
 def test_names_in_quotes():

@@ -8,6 +8,7 @@ import pytest
 
 import worlds
 from trimtab import formats
+from trimtab.directions import ConceptVectors
 from trimtab.errors import FormatError, InputError, Mismatch, UnknownName
 from trimtab.formats.foreign import layer_names
 from trimtab.sites import Site
@@ -62,6 +63,7 @@ def test_the_two_meanings_of_a_layer_number(tmp_path, convention, layer, site, d
     found = formats.load(save(tmp_path / "v.pt", vector), layer=layer, convention=convention)
     assert found.sites == (site,) and found.concepts == ("v",)
     assert np.allclose(raw(found, site.layer, site.stream), vector.double().numpy(), rtol=1e-6)
+    assert ConceptVectors.load(tmp_path / "v.pt", layer=layer, convention=convention).hash == found.hash
     assert layer_names(found) == {site: f"layer {layer} ({convention}) of v.pt"}
 
 

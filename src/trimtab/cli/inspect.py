@@ -78,20 +78,29 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
     from rich.table import Table
     from rich.text import Text
 
+    from trimtab.formats.foreign import layer_names
+
     origin = {k: v for k, v in record["origin"].items() if v not in (None, {}, [])}
     head = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
     about = Table("", "", box=None, show_header=False, pad_edge=False)
     for key, value in origin.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        shown_values = {k: v for k, v in value.items() if k != "source"} if isinstance(value, dict) else value
+        text = (
+            ", ".join(f"{k} {v}" for k, v in shown_values.items()) if isinstance(value, dict) else str(value)
+        )
         about.add_row(key, Text(text))
     calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
     about.add_row("calibration", Text(calibration or "none; run trimtab sweep"))
+    theirs = {s.key: name for s, name in layer_names(vectors).items()}
     sites = Table("site", "width", "typical norm", "raw norm ÷ typical", box=None, pad_edge=False)
+    if theirs:
+        sites.add_column("read as")
     for row in record["sites"]:
         ratios = row["norms_over_typical"].items()
         ratio = "  ".join(f"{c} {'?' if r is None else format(r, '.3f')}" for c, r in ratios)
         typical = "?" if row["typical_norm"] is None else f"{row['typical_norm']:.4g}"
-        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio))
+        named = [Text(theirs.get(row["site"], ""))] if theirs else []
+        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio), *named)
     parts: list[Any] = [Text("\n".join(head)), Text(), about, Text(), sites]
     if len(vectors.concepts) > 1:
         for site in shown:
