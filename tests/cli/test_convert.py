@@ -204,11 +204,15 @@ def test_ambiguous_names(refused, trimtab, joy, library):
     assert "2 files in the library" in refused("inspect", "happy")
 
 
-def test_a_file_stands_before_a_name(trimtab, joy, moods, tmp_path, monkeypatch):
+def test_a_file_stands_before_a_name(trimtab, joy, moods, library, tmp_path, monkeypatch):
     assert trimtab("convert", joy, "--to-library", "happy").code == 0
     monkeypatch.chdir(tmp_path)
     (tmp_path / "happy").mkdir()  # a folder of that name is no vector file
     assert trimtab("inspect", "happy").code == 0
+    ConceptVectors.load(joy).save(
+        library / "moods.safetensors.safetensors"
+    )  # a name that looks like the file's
+    assert trimtab("inspect", "moods.safetensors", "--json").record["concepts"] == ["joy", "calm"]
 
 
 # --- ls ----------------------------------------------------------------------------------------------------------
