@@ -82,7 +82,7 @@ def test_refusals(model, tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "gemma"])
 def test_peft_adds_exactly_the_vector(tmp_path, kind):
     """PEFT's model against hooks that add the vector; the difference is the vector, at its block and no earlier."""
-    peft = pytest.importorskip("peft", reason="needs peft, installed by hand")
+    peft = pytest.importorskip("peft", reason="needs peft: pip install 'trimtab[dev]'")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
