@@ -23,7 +23,7 @@ SOURCES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 STOREYS = {
     0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
-        "resolved", "readouts", "formats"},
+        "resolved", "readouts", "formats", "algebra"},
     1: {"data", "extraction", "engines"},
     2: {"training", "evaluation", "analysis", "recipes"},
     3: {"cli", "server", "explorer", "demo"},
@@ -34,7 +34,7 @@ RESOURCES = {"embedded"}  # files rather than code: every storey may read them
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 # Files whose readers import a heavy library; each does so inside a function, which is what is tested.
-HEAVY = {"torch", "transformers", "vllm", "mlx", "scipy", "sklearn", "matplotlib"}
+HEAVY = {"gguf", "torch", "transformers", "vllm", "mlx", "scipy", "sklearn", "matplotlib"}
 
 
 def name_of(path: Path) -> str:

@@ -201,6 +201,8 @@ class Origin:
     sign_source: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     dtype: str = "float32"
+    read_position: str | None = None  # tokens on which mean and std were measured
+    read_alignment: str | None = None  # which state is read for a token: the one that emits it, or follows it
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,6 +311,19 @@ class ConceptVectors:
             self, concepts=tuple(self.concepts[r] for r in rows), tables=tables, typical_norms=norms
         )
 
+    def renamed(self, names: str | Mapping[str, str]) -> ConceptVectors:
+        """Other names for some concepts, {old: new}; one string where there is one concept."""
+        mapping = {self.concepts[self.index(None)]: names} if isinstance(names, str) else dict(names)
+        for old in mapping:
+            self.index(old)
+        return replace(self, concepts=tuple(mapping.get(c, c) for c in self.concepts))
+
+    def orthogonalised(self, against: Sequence[ConceptVectors]) -> ConceptVectors:
+        """Every concept less its part in the span of all vectors of `against` (`algebra.orthogonalised`)."""
+        from trimtab import algebra
+
+        return algebra.orthogonalised(self, against)
+
     def choose_layers(
         self, spec: LayerSpec | None, n_layers: int, stream: str = "resid_post"
     ) -> tuple[int, ...]:
@@ -363,8 +378,10 @@ class ConceptVectors:
         formats.save(self, path)
 
     @classmethod
-    def load(cls, path: Any, model: ModelInfo | None = None) -> ConceptVectors:
-        """Read any known format (`formats.load`), checked against `model` where given."""
+    def load(cls, path: Any, model: ModelInfo | None = None, **options: Any) -> ConceptVectors:
+        """Read any known format (`formats.load`, which says what `options` are), checked against `model` where
+        given.
+        """
         from trimtab import formats
 
-        return formats.load(path, model=model)
+        return formats.load(path, model=model, **options)

@@ -14,8 +14,11 @@ from trimtab.recipes import extract
 
 
 @pytest.fixture
-def trimtab(capsys, monkeypatch):
+def trimtab(capsys, monkeypatch, tmp_path):
     """Run `trimtab …` and return its exit code, stdout, stderr and, with --json, the record."""
+    monkeypatch.setenv(
+        "XDG_DATA_HOME", str(tmp_path / "data")
+    )  # no test sees, or fills, a person's own library
     for name in list(os.environ):
         if name.startswith("TRIMTAB_"):
             monkeypatch.delenv(name)

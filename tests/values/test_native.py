@@ -223,3 +223,14 @@ def test_another_model_is_refused_at_load(path):
     ):
         with pytest.raises(Mismatch, match=message):
             formats.load(path, model=model)
+
+
+@pytest.mark.parametrize(("pooling", "read", "warned"), [
+    ("mean_all", "last", True), ("last", "last", False), (None, "last", False), ("last", None, False),
+])  # fmt: skip
+def test_a_set_read_where_it_was_not_extracted(path, pooling, read, warned, recwarn):
+    origin = worlds.origin(pooling=pooling, read_position=read, read_alignment="emits")
+    worlds.vectors(origin=origin).save(path)
+    assert formats.load(path).origin == origin
+    said = [str(w.message) for w in recwarn if issubclass(w.category, formats.FormatWarning)]
+    assert bool(said) is warned and all("mean_all states and is read at last" in s for s in said)

@@ -18,6 +18,7 @@ import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,9 @@ def _perform(function: Callable[..., int | None], name: str, values: dict[str, A
     desk = Desk(name, settings, shared)
     for warning in misspelt_environment(os.environ, keys_of(command)):
         desk.warn(warning)
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        # What a library warns of becomes a line of ours, without the source line that raised it.
+        warnings.showwarning = lambda message, *_, **__: desk.warn(str(message))
         code = function(desk, **values)
     if desk.as_json and not desk.output.spoken:
         raise RuntimeError(f"the verb '{name}' gave no result; --json promises exactly one line")

@@ -12,6 +12,7 @@ import click
 from trimtab.errors import InputError, UnknownName
 
 from .frame import Desk, verb
+from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 @click.option("--messages", default=None, help="Chat messages: JSON, or a .json file with a list of them.")
 @click.option("--system", default=None, help="System message; implies --chat.")
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template.")
-@click.option("--steer", multiple=True, metavar="FILE[:concept]", help="Vector to add; may be repeated.")
+@click.option(
+    "--steer",
+    multiple=True,
+    metavar="FILE[:concept]",
+    help="File, or name in the library, to add; may be repeated.",
+)
 @click.option("--dose", type=float, default=None, help="Strength as a fraction of the typical residual norm.")
 @click.option("--scale", type=float, default=None, help="Strength in multiples of the vector's own norm.")
 @click.option(
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--samples", type=int, default=1, help="How many samples.")
 @click.option("--stop", multiple=True, help="End at this text; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
+@library_option
 @model_options
 def generate(desk: Desk, model: str, engine: str, dry_run: bool, **flags: Any) -> None:
     """Generate text, steered and read by concept vectors.

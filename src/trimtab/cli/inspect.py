@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .frame import Desk, verb
+from .library import library_option
 from .models import glance, layer_words
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     "--layers", default=None, help="Layers whose similarities are shown [default: near 60 % depth]."
 )
 @click.option("--model", default=None, help="Also check that the file fits this model (a folder).")
+@library_option
 def inspect(desk: Desk, file: str, layers: str | None, model: str | None) -> None:
     """Show what a vector file holds and which model it fits."""
-    from trimtab import formats
     from trimtab.sites import Site
 
-    from .steering import check_fit
+    from .steering import check_fit, load_reference
 
-    vectors = formats.load(file)
+    vectors = load_reference(file)
     if model is not None:
         check_fit(file, vectors, glance(model, "transformers"), model)
     depth = vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
@@ -77,20 +78,29 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
     from rich.table import Table
     from rich.text import Text
 
+    from trimtab.formats.foreign import layer_names
+
     origin = {k: v for k, v in record["origin"].items() if v not in (None, {}, [])}
     head = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
     about = Table("", "", box=None, show_header=False, pad_edge=False)
     for key, value in origin.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        shown_values = {k: v for k, v in value.items() if k != "source"} if isinstance(value, dict) else value
+        text = (
+            ", ".join(f"{k} {v}" for k, v in shown_values.items()) if isinstance(value, dict) else str(value)
+        )
         about.add_row(key, Text(text))
     calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
     about.add_row("calibration", Text(calibration or "none; run trimtab sweep"))
+    theirs = {s.key: name for s, name in layer_names(vectors).items()}
     sites = Table("site", "width", "typical norm", "raw norm ÷ typical", box=None, pad_edge=False)
+    if theirs:
+        sites.add_column("read as")
     for row in record["sites"]:
         ratios = row["norms_over_typical"].items()
         ratio = "  ".join(f"{c} {'?' if r is None else format(r, '.3f')}" for c, r in ratios)
         typical = "?" if row["typical_norm"] is None else f"{row['typical_norm']:.4g}"
-        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio))
+        named = [Text(theirs.get(row["site"], ""))] if theirs else []
+        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio), *named)
     parts: list[Any] = [Text("\n".join(head)), Text(), about, Text(), sites]
     if len(vectors.concepts) > 1:
         for site in shown:

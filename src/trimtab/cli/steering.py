@@ -16,6 +16,7 @@ from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import Positions, check_positions
 from trimtab.sites import ModelInfo
 
+from . import library
 from .frame import Desk
 from .models import Glance, layer_words
 
@@ -27,21 +28,18 @@ if TYPE_CHECKING:
 _RESIDUAL = ("resid_pre", "resid_post", "attn_out", "mlp_out", "o", "down")
 
 
-def load_reference(reference: str, folder: Path | None = None) -> ConceptVectors:
-    """FILE or FILE:concept; a relative path is sought in `folder` first, then where the command runs."""
-    for candidate in _candidates(reference, folder):
-        if candidate.exists():
-            return formats.load(candidate)
+def load_reference(reference: str, folder: Path | None = None, **options: Any) -> ConceptVectors:
+    """FILE or FILE:concept; a relative path is sought in `folder` first, then where the command runs, and a plain name
+    in the library. `options` are those of `formats.load`.
+    """
+    found = library.locate(reference, folder)
+    if found is not None:
+        return formats.load(found, **options)
     file, colon, concept = reference.rpartition(":")
-    if colon:
-        for candidate in _candidates(file, folder):
-            if candidate.exists():
-                return formats.load(candidate).only([concept])
-    return formats.load(file or reference)  # says that there is no such file
-
-
-def _candidates(path: str, folder: Path | None) -> list[Path]:
-    return [Path(path)] if folder is None else [folder / path, Path(path)]
+    found = library.locate(file, folder) if colon else None
+    if found is not None:
+        return formats.load(found, **options).only([concept])
+    raise library.absent(file or reference)
 
 
 def one_concept(reference: str, vectors: ConceptVectors) -> ConceptVectors:

@@ -17,6 +17,8 @@ VERBS = {
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
+    "convert": ("Move", "Convert vector files between formats, and do sums with them."),
+    "ls": ("Move", "List the vector files of a folder and of the library."),
     "demo": ("Help", "Extract, steer and read the embedded model; writes report.html."),
     "doctor": ("Help", "Engines, versions, GPU, what is missing and the line that installs it."),
 }

@@ -9,9 +9,8 @@ use the file, and a file whose manifest has only those is read too.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,8 +20,12 @@ import numpy as np
 
 from trimtab.directions import COLUMNS, ConceptVectors, Origin, Table
 from trimtab.errors import FormatError, InputError
+from trimtab.formats import FormatWarning
+from trimtab.formats.writing import replacing
 from trimtab.sites import Site
 
+#: A native file says everything itself.
+OPTIONS: tuple[str, ...] = ()
 METADATA_KEY = "trimtab"
 FIELDS = ("vectors", *COLUMNS, "cap", "basis")
 
@@ -68,27 +71,12 @@ def save(vectors: ConceptVectors, path: Path) -> None:
         for name, value in table.fields()
     }
     text = json.dumps(manifest(vectors), allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, to_bytes(tensors, metadata={METADATA_KEY: text}))
-        _write(path.with_suffix(".json"), (json.dumps(json.loads(text), indent=2) + "\n").encode())
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-        ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write beside the target and rename, so that a crash never leaves half a file under its name."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    for place, data in (
+        (path, to_bytes(tensors, metadata={METADATA_KEY: text})),
+        (path.with_suffix(".json"), (json.dumps(json.loads(text), indent=2) + "\n").encode()),
+    ):
+        with replacing(place) as temporary:
+            temporary.write_bytes(data)
 
 
 def load(path: Path) -> ConceptVectors:
@@ -112,7 +100,36 @@ def load(path: Path) -> ConceptVectors:
     except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"the manifest of {path} is malformed: {error}") from error
     _check(path, vectors, description)
+    _warn(path, vectors.origin)
     return vectors
+
+
+def _warn(path: Path, origin: Origin) -> None:
+    """A vector found in one kind of state reads another kind on a shifted scale: its reader must know."""
+    if None in (origin.pooling, origin.read_position) or origin.pooling == origin.read_position:
+        return
+    warnings.warn(
+        f"{path.name} was extracted from {origin.pooling} states and is read at {origin.read_position}: the direction "
+        "may lie differently there; extract it with the pooling that is read, or judge readings by their own baseline",
+        FormatWarning,
+        stacklevel=3,
+    )
+
+
+def glance(path: Path) -> dict[str, Any] | None:
+    """The manifest, without reading a tensor; None where there is none (a model's weights, say). Damage raises."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged or not a safetensors file: {error}") from error
+    try:
+        found = dict(_manifest_of(path, metadata))
+    except FormatError:
+        return None
+    return found if "concepts" in found else None
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
