@@ -153,15 +153,14 @@ class Batch:
         self.schedule = Schedule(stations, [r.plan for r in unique], engine.dtype)
         self.captured: list[tuple[Site, Gather, list[tuple[Row, int]]]] = []
         logits, readings = None, []
-        for start in range(0, ids.shape[1], CHUNK):
-            part = positions[:, start : start + CHUNK]
-            final = start + CHUNK >= ids.shape[1]
+        for start, stop in _chunks(ids.shape[1]):
+            part, final = positions[:, start:stop], stop == ids.shape[1]
             reads: Reads = {}
             readings = self._observe(source, reads) if final else []
             kept = self._capture_prompts(source, part, reads)
             self.schedule.prepare(part, reads)
             with running(stations.values()):
-                logits = engine.model(ids[:, start : start + CHUNK], cache=self.caches.layers)
+                logits = engine.model(ids[:, start:stop], cache=self.caches.layers)
             self.captured += kept
             mx.eval([*self.caches.state, *(g.states for _, g, _ in kept)])
         assert logits is not None
@@ -242,6 +241,13 @@ class Batch:
             for site in readout.sites:
                 reads.setdefault((site, readout.at), []).append(found[-1].reader(site))
         return found
+
+
+def _chunks(length: int) -> list[tuple[int, int]]:
+    """Pieces of a prompt. The last token goes alone: only its logits are wanted, and what nobody asks for is never
+    computed, so that the other pieces cost no product with the vocabulary."""
+    cuts = [*range(0, length - 1, CHUNK), length - 1, length]
+    return list(zip(cuts, cuts[1:], strict=False))
 
 
 def _gather(
