@@ -36,6 +36,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-llama": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-embedded": Tolerance(state=1e-5, logprob=1e-4),
+    "mlx-4bit": Tolerance(state=1e-4, logprob=1e-3),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -205,6 +206,20 @@ def mlx_embedded(folder: Path) -> Subject:
     return of_mlx("mlx-embedded", str(path), model)
 
 
+def mlx_4bit(folder: Path) -> Subject:
+    """The tiny Llama in 4 bits; its oracle is the same Llama in torch with the weights that the 4 bits stand for."""
+    import pytest
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import dequantised, save_4bit, save_tiny_llama
+
+    pytest.importorskip("mlx_lm", reason="the mlx engine needs mlx and mlx-lm: pip install 'trimtab[mlx]'")
+    path = save_tiny_llama(folder / "llama-whole")
+    small = save_4bit(path, folder / "llama-4bit")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    return of_mlx("mlx-4bit", str(small), dequantised(model, small))
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
@@ -213,4 +228,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "transformers-embedded": transformers_embedded,
     "mlx-llama": mlx_llama,
     "mlx-embedded": mlx_embedded,
+    "mlx-4bit": mlx_4bit,
 }

@@ -7,6 +7,7 @@ readings are exactly those of the tokens that were let out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -247,7 +248,7 @@ def _chunks(length: int) -> list[tuple[int, int]]:
     """Pieces of a prompt. The last token goes alone: only its logits are wanted, and what nobody asks for is never
     computed, so that the other pieces cost no product with the vocabulary."""
     cuts = [*range(0, length - 1, CHUNK), length - 1, length]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(itertools.pairwise(cuts))
 
 
 def _gather(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def load(
     check_directory(name)
     path = Path(name) if Path(name).exists() else Path(_download(name, revision=revision))
     try:
-        found, config = load_model(path)
+        found, config = load_model(path, model_config=_older_names(path))
         tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
     except (ValueError, KeyError, FileNotFoundError, RuntimeError) as error:
         raise FormatError(f"mlx-lm cannot load {name}: {error}") from error
@@ -49,3 +50,26 @@ def load(
         raise InputError(f"the config of {name} does not say num_hidden_layers; the mlx engine needs it")
     found.eval()
     return found, tokenizer, config, revision_of(os.fspath(path))
+
+
+def _older_names(path: Path) -> dict[str, Any]:
+    """What transformers 5 writes under new names, under the names that mlx-lm's models look for.
+
+    Without this some refuse to load, and others fall back to a default rotary base without a word: every state would
+    be wrong.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    if "num_local_experts" in config and "num_experts" not in config:
+        found["num_experts"] = config["num_local_experts"]
+    nested = config.get("rope_parameters")
+    if not isinstance(nested, dict) or "rope_theta" in config:
+        return found
+    whole = nested.get("full_attention", nested)
+    if "rope_theta" in whole:
+        found["rope_theta"] = whole["rope_theta"]
+    if whole.get("rope_type", "default") != "default":
+        found["rope_scaling"] = whole
+    if "sliding_attention" in nested:
+        found["rope_local_base_freq"] = nested["sliding_attention"].get("rope_theta")
+    return found

@@ -1,0 +1,158 @@
+"""The mlx engine beside the transformers engine: families, one file on both, gradients, nothing left behind."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mlx_lm", reason="the mlx engine needs mlx and mlx-lm: pip install 'trimtab[mlx]'")
+pytest.importorskip("transformers")
+
+import trimtab as tt
+from engines.checkpoints import save_4bit, save_tiny_llama, tokenizer
+from engines.tiny import FAMILIES, _make
+from trimtab.engines.mlx.dispatch import _HOOKS
+from trimtab.engines.requests import CaptureSpec, ScoreRequest
+from trimtab.objectives import ChoiceLogRatio, ContinuationNLL
+from trimtab.prompts import Prompt
+
+pytestmark = pytest.mark.engine
+
+#: Families of mlx-lm whose tiny checkpoints the transformers tests build too.
+SHARED = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "olmo2",
+    "mixtral",
+)
+#: mlx-lm has no sliding window for Mistral and Gemma 2, and takes every sixth block of Gemma 3 as the full one: here
+#: the checkpoint asks for what both sides can do.
+VARIANTS = {
+    "mistral": _make("MistralForCausalLM", "MistralConfig", sliding_window=None),
+    "gemma2": _make("Gemma2ForCausalLM", "Gemma2Config", sliding_window=64),
+    "gemma3": _make("Gemma3ForCausalLM", "Gemma3TextConfig", sliding_window=8, num_hidden_layers=6),
+}
+TOKENS = tuple(int(t) for t in np.random.default_rng(0).integers(3, 90, 11))
+#: Largest error as a share of the typical size of a state, and in nats. Gemma's first version computes the exact GELU
+#: on mlx-lm and the tanh form on transformers, which are as far apart as that.
+BOUND = dict.fromkeys(SHARED, 0.0001) | {"gemma": 2e-3}
+
+
+@pytest.fixture(scope="module", params=SHARED)
+def both(request, tmp_path_factory):
+    """One random checkpoint on both engines, in float32."""
+    folder = tmp_path_factory.mktemp(request.param)
+    VARIANTS.get(request.param, FAMILIES[request.param])().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    engines = [tt.load_engine(folder, e, dtype="float32", device="cpu") for e in ("transformers", "mlx")]
+    return *engines, BOUND[request.param]
+
+
+def test_states_are_the_same_on_both_engines(both):
+    theirs, ours, bound = both
+    shared = sorted(set(theirs.info.widths) & set(ours.info.widths))
+    streams = {s.stream for s in shared}
+    assert streams >= {"resid_pre", "resid_post", "attn_out", "mlp_out", "head_out", "q", "k", "v", "o"}
+    prompts = [Prompt(TOKENS), Prompt(TOKENS[:6])]
+    for a, b in zip(*(e.capture(prompts, shared) for e in (theirs, ours)), strict=True):
+        for site in shared:
+            size = np.median(np.linalg.norm(a[site], axis=1))
+            assert np.abs(a[site] - b[site]).max() <= bound * max(1.0, size), site
+
+
+def test_a_steered_generation_scores_the_same_on_both_engines(both):
+    theirs, ours, bound = both
+    rng = np.random.default_rng(1)
+    site = tt.Site(1)
+    vector = tt.Direction.from_raw("v", site, rng.standard_normal(ours.info.hidden_size))
+    later = tt.Direction.from_raw("w", tt.Site(2), rng.standard_normal(ours.info.hidden_size))
+    plan = tt.SteeringPlan(tt.Placement(tt.Add(amount=3.0), vector, layers=[1])) | tt.SteeringPlan(
+        tt.Placement(tt.Ablate(), later, layers=[2], positions="generated")
+    )
+    request = tt.Request(
+        Prompt(TOKENS), plan, tt.Sampling(max_tokens=8, ignore_eos=True), CaptureSpec((site,))
+    )
+    sample = ours.generate(request)[0].samples[0]
+    resolved = ours.resolve(plan, Prompt(TOKENS))
+    scores = [
+        e.score(ScoreRequest(Prompt(TOKENS), sample.tokens, resolved, "all"))[0] for e in (theirs, ours)
+    ]
+    assert np.abs(scores[0].distribution - scores[1].distribution).max() <= bound
+    assert np.abs(scores[0].logprobs - sample.logprobs).max() <= bound
+    plain = ours.generate(tt.Request(Prompt(TOKENS), None, request.sampling))[0]
+    assert np.abs(plain.samples[0].logprobs - sample.logprobs).max() > 1e-3, "the plan did nothing"
+
+
+def test_gradients_are_the_same_on_both_engines(both):
+    theirs, ours, bound = both
+    prompts = [Prompt(TOKENS), Prompt(TOKENS[:6])]
+    vector = np.random.default_rng(2).standard_normal(ours.info.hidden_size)
+    for objective in (ChoiceLogRatio((5, 6), (7,), (1.0, -1.0)), ContinuationNLL((4, 2))):
+        a, b = (e.gradient(prompts, tt.Site(0), vector, objective, (1.0, -0.5)) for e in (theirs, ours))
+        assert np.allclose(a[0], b[0], atol=bound)
+        assert np.abs(a[1] - b[1]).max() <= 10 * bound * np.abs(a[1]).max()
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    """A tiny Llama whole and in 4 bits, both on mlx."""
+    folder = tmp_path_factory.mktemp("quantised")
+    whole = save_tiny_llama(folder / "whole")
+    small = save_4bit(whole, folder / "small")
+    return [tt.load_engine(p, "mlx", dtype="float32", device="cpu") for p in (whole, small)]
+
+
+def test_four_bits_have_the_same_sites(quantised):
+    whole, small = quantised
+    assert whole.info.widths == small.info.widths
+
+
+def test_add_moves_a_four_bit_model_by_exactly_the_vector(quantised):
+    small = quantised[1]
+    vector = tt.Direction.from_raw("v", tt.Site(1), np.random.default_rng(3).standard_normal(64))
+    plan = tt.SteeringPlan.add(vector, amount=2.0, layers=[1])
+    prompt = small.encode("I feel fine", bare=True)
+    before, after = (small.capture(prompt, [0, 1], plan=p)[0] for p in (None, plan))
+    assert np.array_equal(before[0], after[0])
+    assert np.allclose(after[1] - before[1], 2.0 * vector.unit, atol=1e-5)
+
+
+def test_nothing_is_left_on_the_model(quantised):
+    engine = quantised[0]
+    kinds = [type(m) for _, m in engine.model.named_modules()]
+    vector = tt.Direction.from_raw("v", tt.Site(1), np.ones(64))
+    stream = engine.stream(tt.Request("I feel", tt.SteeringPlan.add(vector, amount=1.0, layers=[1])))
+    next(stream)
+    assert not _HOOKS and [type(m) for _, m in engine.model.named_modules()] == kinds
+    stream.close()
+    with pytest.raises(tt.InputError):
+        engine.capture("I feel", [9])
+    assert not _HOOKS and [type(m) for _, m in engine.model.named_modules()] == kinds
+
+
+def test_a_vector_of_one_engine_steers_the_other(tmp_path):
+    """One file, both ways: the same greedy text from the same plan."""
+    engines = {
+        n: tt.load_engine("embedded", n, dtype="float32", device="cpu") for n in ("transformers", "mlx")
+    }
+    happy = [{"role": "user", "content": "How was your day?"}]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text(
+        '{"positive": "I am so glad and I sing.", "negative": "I am so sad and I weep."}\n'
+        '{"positive": "She laughed and danced.", "negative": "She cried and hid."}\n'
+    )
+    for maker, user in (("transformers", "mlx"), ("mlx", "transformers")):
+        file = tmp_path / f"{maker}.safetensors"
+        tt.extract(engines[maker], data, layers="all").save(file)
+        vectors = tt.load(file, model=engines[user].info)
+        plan = tt.SteeringPlan.add(vectors, dose=0.8, layers="1-4")
+        texts = {
+            n: e.chat(happy, plan=plan, sampling=tt.Sampling(max_tokens=12)).text for n, e in engines.items()
+        }
+        assert texts["transformers"] == texts["mlx"]
+        assert texts["mlx"] != engines["mlx"].chat(happy, sampling=tt.Sampling(max_tokens=12)).text
