@@ -156,3 +156,71 @@ def test_a_vector_of_one_engine_steers_the_other(tmp_path):
         }
         assert texts["transformers"] == texts["mlx"]
         assert texts["mlx"] != engines["mlx"].chat(happy, sampling=tt.Sampling(max_tokens=12)).text
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return tt.load_engine("embedded", "mlx", dtype="float32", device="cpu")
+
+
+def _continuations(engine, prompt):
+    """Requests that differ in everything a continuation may choose."""
+    rng = np.random.default_rng(4)
+    site = tt.Site(3)
+    vector = tt.Direction.from_raw("v", site, rng.standard_normal(engine.info.hidden_size))
+    vectors = tt.ConceptVectors.from_directions([vector])
+    cold, warm = (
+        tt.Sampling(max_tokens=9, ignore_eos=True),
+        tt.Sampling(max_tokens=7, temperature=0.9, seed=3, n=2),
+    )
+    spec, readout = CaptureSpec((tt.Site(0), site), "generated"), tt.Readout.from_vectors(vectors)
+    add = tt.SteeringPlan.add(vector, amount=9.0, layers=[3], positions="generated")
+    return [
+        tt.Request(prompt, None, cold, spec, readout),
+        tt.Request(prompt, add, cold, spec, readout),
+        tt.Request(prompt, add.scaled(-1.0), warm),
+        tt.Request(
+            prompt,
+            tt.SteeringPlan.add(vector, amount=4.0, layers=[3], positions={"after": len(prompt)}),
+            cold,
+        ),
+    ]
+
+
+def test_continuing_a_prefix_is_a_whole_run(embedded, tmp_path):
+    prompt = embedded.encode([{"role": "user", "content": "How was your day?"}])
+    start = embedded.prefill(prompt)
+    start.save(tmp_path / "prompt.safetensors")
+    requests = _continuations(embedded, prompt)
+    whole = embedded.generate(requests)
+    moved = np.abs(whole[0].samples[0].logprobs[1:] - whole[1].samples[0].logprobs[1:]).max()
+    assert moved > 0.01, "the plan did nothing"
+    again = embedded.load_prefix(tmp_path / "prompt.safetensors", prompt)
+    for prefix in (start, start, again):  # twice from one: a continuation leaves it as it was
+        for got, want in zip(embedded.continue_from(prefix, requests), whole, strict=True):
+            for a, b in zip(got.samples, want.samples, strict=True):
+                assert a.tokens == b.tokens and a.applied == b.applied
+                assert np.allclose(a.logprobs, b.logprobs, atol=1e-4)
+                if b.capture is not None:
+                    assert np.array_equal(a.capture.positions, b.capture.positions)
+                    assert all(np.allclose(a.capture[s], b.capture[s], atol=1e-4) for s in b.capture.values)
+                if b.readings is not None:
+                    assert np.allclose(a.readings.values, b.readings.values, atol=1e-4)
+
+
+def test_a_prefix_refuses_what_reaches_back_into_the_prompt(embedded, tmp_path):
+    prompt = embedded.encode([{"role": "user", "content": "How was your day?"}])
+    start = embedded.prefill(prompt)
+    vector = tt.Direction.from_raw("v", tt.Site(3), np.ones(embedded.info.hidden_size))
+    with pytest.raises(tt.InputError, match="'generated'"):
+        embedded.continue_from(start, tt.Request(prompt, tt.SteeringPlan.add(vector, amount=1.0, layers=[3])))
+    with pytest.raises(tt.InputError, match="capture positions"):
+        embedded.continue_from(start, tt.Request(prompt, capture=CaptureSpec((tt.Site(0),))))
+    other = embedded.encode([{"role": "user", "content": "Tell me a story."}])
+    with pytest.raises(tt.InputError, match="another prompt"):
+        embedded.continue_from(start, tt.Request(other))
+    start.save(tmp_path / "p.safetensors")
+    with pytest.raises(tt.InputError, match="another one"):
+        embedded.load_prefix(tmp_path / "p.safetensors", Prompt(prompt.tokens + prompt.tokens))
+    with pytest.raises(tt.InputError, match="no such file"):
+        embedded.load_prefix(tmp_path / "none.safetensors", prompt)

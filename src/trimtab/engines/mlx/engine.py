@@ -11,11 +11,13 @@ import mlx.nn as nn
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
-from trimtab.engines.mlx import capture, generation, gradients, loading, scoring
+from trimtab.engines.exactness import complete
+from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
 from trimtab.engines.mlx.discovery import discover
 from trimtab.engines.mlx.forward import Caches
+from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
-from trimtab.engines.requests import Event, Message, Request, Score
+from trimtab.engines.requests import Completion, Event, Message, PromptLike, Request, Sample, Score
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.errors import InputError
 from trimtab.objectives import Objective
@@ -119,6 +121,40 @@ class MLXEngine(Engine):
         assert isinstance(prepared.prompt, Prompt)
         self._check_tokens(prepared.prompt.tokens)
         return prepared
+
+    # --- one prompt, many continuations ------------------------------------------------------------------------
+
+    def prefill(self, prompt: PromptLike) -> Prefix:
+        """Run a prompt once, unsteered, for `continue_from`."""
+        encoded = self.encode(prompt)
+        self._check_length(len(encoded))
+        self._check_tokens(encoded.tokens)
+        with self._lock:
+            return prefix.run(self.model, encoded, self.info.id, generation.CHUNK)
+
+    def load_prefix(self, path: str | os.PathLike[str], prompt: PromptLike) -> Prefix:
+        """A prompt-cache file of mlx-lm, or of `Prefix.save`, made from `prompt`."""
+        return prefix.read(path, self.encode(prompt), self.info.id, self.info.n_layers)
+
+    def continue_from(self, start: Prefix, requests: Request | Sequence[Request]) -> list[Completion]:
+        """Completions after one prefix, each request with its own plan, sampling, capture and readout.
+
+        A request's prompt is the prefix's. Plans that act on the prompt, and captures inside it, are refused.
+        """
+        many = [requests] if isinstance(requests, Request) else list(requests)
+        prepared = [self.prepare(r) for r in many]
+        for request in prepared:
+            start.check(request)
+        found: dict[tuple[int, int], Sample] = {}
+        with self._lock:
+            for event in generation.generate(self, prepared, stream=False, prefix=start):
+                if event.sample is not None:
+                    complete(event, prepared[event.request], self.info)
+                    found[event.request, event.index] = event.sample
+        return [
+            Completion(start.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)
+            for i, r in enumerate(prepared)
+        ]
 
     # --- running -----------------------------------------------------------------------------------------------
 

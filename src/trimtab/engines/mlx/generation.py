@@ -17,6 +17,7 @@ import numpy as np
 
 from trimtab.engines.mlx.capture import Gather, batches
 from trimtab.engines.mlx.forward import Caches, left_padded
+from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.sampler import Sampler
 from trimtab.engines.mlx.schedule import Reads, Schedule, sites_of
 from trimtab.engines.mlx.stations import Station, running
@@ -34,7 +35,9 @@ BATCH_ROWS, BATCH_TOKENS = 256, 1 << 18
 CHUNK = 2_048
 
 
-def generate(engine: MLXEngine, requests: Sequence[Request], stream: bool) -> Iterator[Event]:
+def generate(
+    engine: MLXEngine, requests: Sequence[Request], stream: bool, prefix: Prefix | None = None
+) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
     rows = [
         Row(i, j, r, engine.encoder, engine.ends, stream)
@@ -44,8 +47,12 @@ def generate(engine: MLXEngine, requests: Sequence[Request], stream: bool) -> It
     lengths = [len(r.prompt) + r.spec.sampling.max_tokens for r in rows]
     for batch in batches(lengths, BATCH_TOKENS, BATCH_ROWS):
         members = [rows[i] for i in batch]
-        for group in [members] if engine.ragged else _of_equal_length(members):
-            yield from Batch(engine, group).run()
+        if prefix is not None:
+            groups = [members] if prefix.repeatable else [[row] for row in members]
+        else:
+            groups = [members] if engine.ragged else _of_equal_length(members)
+        for group in groups:
+            yield from Batch(engine, group, prefix).run()
 
 
 def _of_equal_length(rows: Sequence[Row]) -> list[list[Row]]:
@@ -118,8 +125,8 @@ class Scores:
 class Batch:
     """Rows that run together."""
 
-    def __init__(self, engine: MLXEngine, rows: list[Row]) -> None:
-        self.engine, self.rows = engine, rows
+    def __init__(self, engine: MLXEngine, rows: list[Row], prefix: Prefix | None = None) -> None:
+        self.engine, self.rows, self.prefix = engine, rows, prefix
 
     def run(self) -> Iterator[Event]:
         """Prefill, then one token per row and step, one step ahead."""
@@ -143,18 +150,19 @@ class Batch:
         """The first token of every row; equal (prompt, plan) pairs are computed once where caches can be copied."""
         engine = self.engine
         same: dict[tuple[tuple[int, ...], str], int] = {}
-        ids, _ = left_padded([r.prompt.tokens for r in self.rows])
-        self.caches = Caches(engine.model, [])
-        share = self.caches.selectable
+        share = self.prefix is None and Caches(engine.model, []).selectable
         key = [(r.prompt.tokens, r.plan.fingerprint if share else str(i)) for i, r in enumerate(self.rows)]
         source = [same.setdefault(k, len(same)) for k in key]
         unique = [self.rows[source.index(u)] for u in range(len(same))]
         ids, positions = left_padded([r.prompt.tokens for r in unique])
         self.caches = Caches(engine.model, [int(-p[0]) for p in positions])
+        chunks = _chunks(ids.shape[1])
+        if self.prefix is not None:
+            self.caches.layers, chunks = self.prefix.copies(len(unique)), chunks[-1:]
         self.schedule = Schedule(stations, [r.plan for r in unique], engine.dtype)
         self.captured: list[tuple[Site, Gather, list[tuple[Row, int]]]] = []
         logits, readings = None, []
-        for start, stop in _chunks(ids.shape[1]):
+        for start, stop in chunks:
             part, final = positions[:, start:stop], stop == ids.shape[1]
             reads: Reads = {}
             readings = self._observe(source, reads) if final else []
