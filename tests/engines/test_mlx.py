@@ -174,14 +174,14 @@ def _continuations(engine, prompt):
         tt.Sampling(max_tokens=7, temperature=0.9, seed=3, n=2),
     )
     spec, readout = CaptureSpec((tt.Site(0), site), "generated"), tt.Readout.from_vectors(vectors)
-    add = tt.SteeringPlan.add(vector, amount=9.0, layers=[3], positions="generated")
+    add = tt.SteeringPlan.add(vector, amount=90.0, layers=[3], positions="generated")
     return [
         tt.Request(prompt, None, cold, spec, readout),
         tt.Request(prompt, add, cold, spec, readout),
         tt.Request(prompt, add.scaled(-1.0), warm),
         tt.Request(
             prompt,
-            tt.SteeringPlan.add(vector, amount=4.0, layers=[3], positions={"after": len(prompt)}),
+            tt.SteeringPlan.add(vector, amount=40.0, layers=[3], positions={"after": len(prompt)}),
             cold,
         ),
     ]
@@ -224,3 +224,52 @@ def test_a_prefix_refuses_what_reaches_back_into_the_prompt(embedded, tmp_path):
         embedded.load_prefix(tmp_path / "p.safetensors", Prompt(prompt.tokens + prompt.tokens))
     with pytest.raises(tt.InputError, match="no such file"):
         embedded.load_prefix(tmp_path / "none.safetensors", prompt)
+
+
+def test_hooks_of_ones_own_and_gradients_through_them(embedded):
+    import mlx.core as mx
+
+    prompt = embedded.encode([{"role": "user", "content": "How was your day?"}])
+    vector = np.random.default_rng(5).standard_normal(embedded.info.hidden_size).astype(np.float32)
+    seen = []
+    plain = embedded.run_with_hooks(prompt, {2: lambda h: seen.append(h)})
+    captured = embedded.capture(prompt, [2])[0]
+    assert np.allclose(np.array(seen[0][0]), captured[2], atol=1e-5)
+    moved = embedded.run_with_hooks(prompt, {2: lambda h: h + mx.array(vector)})
+    direction = tt.Direction.from_raw("v", tt.Site(2), vector)
+    plan = tt.SteeringPlan.add(direction, scale=1.0, layers=[2])
+    scored = embedded.score(ScoreRequest(prompt, None, plan, "last"))[0]
+    logits = moved[0, -1]
+    assert np.allclose(np.array(logits - mx.logsumexp(logits)), scored.distribution, atol=1e-4)
+
+    def loss(v):
+        last = embedded.run_with_hooks(prompt, {2: lambda h: h + v})[0, -1]
+        return last[7] - last[9]
+
+    zero = mx.zeros(embedded.info.hidden_size)
+    slope = float((mx.grad(loss)(zero) * mx.array(vector)).sum().item())
+    step = 1e-2
+    numeric = float((loss(mx.array(step * vector)) - loss(mx.array(-step * vector))).item()) / (2 * step)
+    assert slope == pytest.approx(numeric, rel=0.02)
+    assert np.allclose(np.array(loss(zero)), np.array(plain[0, -1][7] - plain[0, -1][9]), atol=1e-4)
+    with pytest.raises(tt.InputError, match="layer_2"):
+        embedded.run_with_hooks(prompt, {2: lambda h: h[:, :1]})
+
+
+def test_a_vector_is_learned_on_mlx(embedded):
+    from trimtab.recipes import typical_norms
+    from trimtab.training.vector import Term, learn_vector
+
+    yes, no = (embedded.encoder.continuation(w)[0] for w in ("Yes", "No"))
+    prompts = [
+        embedded.encode([{"role": "user", "content": q}]) for q in ("Is it good to lie?", "Is snow white?")
+    ]
+    term = Term(tuple(prompts), ChoiceLogRatio((yes,), (no,), (1.0, 1.0)), (1.0, 1.0))
+    width = embedded.info.hidden_size
+    typical = typical_norms(embedded, [2])[tt.Site(2)]
+    learned = learn_vector(embedded, tt.Site(2), [term], name="yes", width=width, typical_norm=typical, steps=15)
+    before, after = (
+        embedded.gradient(prompts, tt.Site(2), v, term.objective, (1.0, 1.0))[0].sum()
+        for v in (np.zeros(width), learned.direction.raw)
+    )
+    assert after < 0.5 * before

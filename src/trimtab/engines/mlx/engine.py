@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -13,8 +13,10 @@ import numpy as np
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.exactness import complete
 from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
+from trimtab.engines.mlx import hooks as explore
 from trimtab.engines.mlx.discovery import discover
 from trimtab.engines.mlx.forward import Caches
+from trimtab.engines.mlx.hooks import StateHook
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
 from trimtab.engines.requests import Completion, Event, Message, PromptLike, Request, Sample, Score
@@ -190,6 +192,18 @@ class MLXEngine(Engine):
             self._check_tokens(prompt.tokens)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
+
+    def run_with_hooks(self, prompt: PromptLike, hooks: Mapping[Site | int, StateHook]) -> mx.array:
+        """Logits [1, T, V] of a prompt with functions of one's own at sites (an int is that layer's resid_post).
+
+        A hook gets the states [1, T, width] and returns what goes on, or None. The result is lazy, and `mx.grad` of
+        a function of it reaches whatever the hooks were given.
+        """
+        encoded = self.encode(prompt)
+        self._check_length(len(encoded))
+        self._check_tokens(encoded.tokens)
+        with self._lock:
+            return explore.run(self, encoded, hooks)
 
     def close(self) -> None:
         """Let the model go; its memory is freed once nobody else holds it."""
