@@ -22,7 +22,7 @@ EPSILON = {mx.float32: 2.0**-23, mx.float16: 2.0**-10, mx.bfloat16: 2.0**-7}
 
 def is_linear(module: nn.Module) -> bool:
     """A leaf with a matrix for a weight, quantised or not; not an embedding."""
-    weight = module.get("weight") if isinstance(module, dict) else None
+    weight = getattr(module, "weight", None)
     embedding = isinstance(module, (nn.Embedding, nn.QuantizedEmbedding))
     return isinstance(weight, mx.array) and weight.ndim == 2 and not module.children() and not embedding
 
