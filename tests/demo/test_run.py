@@ -53,7 +53,7 @@ def voice():
 
 @pytest.fixture(scope="module")
 def result(engine, small, voice, tmp_path_factory):
-    return run(small, tmp_path_factory.mktemp("runs") / "demo", voice, engine)
+    return run(small, tmp_path_factory.mktemp("runs") / "demo", voice, lambda: engine)
 
 
 def test_files(result):

@@ -56,3 +56,32 @@ def save_tiny_llama(path: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(path)
     words.save_pretrained(path)
     return path
+
+
+def save_4bit(path: Path, target: Path) -> Path:
+    """A checkpoint in 4 bits (groups of 32, float32 scales), as mlx-lm converts it."""
+    from mlx_lm import convert
+
+    convert(str(path), str(target), quantize=True, q_bits=4, q_group_size=32, dtype="float32")
+    return target
+
+
+def dequantised(model: Any, path: Path) -> Any:
+    """`model` (torch) with the weights that a 4-bit checkpoint of it stands for."""
+    import mlx.core as mx
+    import numpy as np
+    import torch
+
+    weights: dict[str, Any] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        weights |= mx.load(str(file))
+    found = {}
+    for name in [n for n in weights if n.endswith(".weight")]:
+        stem, value = name.removesuffix(".weight"), weights[name]
+        if f"{stem}.scales" in weights:
+            scales, biases = weights[f"{stem}.scales"], weights[f"{stem}.biases"]
+            value = mx.dequantize(value, scales, biases, group_size=32, bits=4)
+        found[name] = torch.from_numpy(np.array(value.astype(mx.float32)))
+    missing, unexpected = model.load_state_dict(found, strict=False)
+    assert not unexpected and not [m for m in missing if "inv_freq" not in m], (missing, unexpected)
+    return model

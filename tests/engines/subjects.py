@@ -34,6 +34,9 @@ TOLERANCES: dict[str, Tolerance] = {
     "reference-chunked": Tolerance(state=3e-7, logprob=1e-6),
     "transformers-llama": Tolerance(state=1e-5, logprob=1e-4),
     "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
+    "mlx-llama": Tolerance(state=1e-5, logprob=1e-4),
+    "mlx-embedded": Tolerance(state=1e-5, logprob=1e-4),
+    "mlx-4bit": Tolerance(state=1e-4, logprob=1e-3),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -164,10 +167,66 @@ def transformers_embedded(folder: Path) -> Subject:
     return of_torch("transformers-embedded", str(path), model)
 
 
+def of_mlx(name: str, path: str, oracle_model: Any) -> Subject:
+    """The mlx engine on a checkpoint, and the same checkpoint in torch for the oracle."""
+    import pytest
+
+    pytest.importorskip("mlx_lm", reason="the mlx engine needs mlx and mlx-lm: pip install 'trimtab[mlx]'")
+    engine: Any = trimtab.load_engine(path, "mlx", dtype="float32", device="cpu")
+    calls = [0]
+
+    def counting(cls: type) -> type:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            calls[0] += 1
+            return cls.__call__(self, *args, **kwargs)
+
+        return type(cls.__name__, (cls,), {"__call__": call})
+
+    object.__setattr__(engine.model, "__class__", counting(type(engine.model)))
+    return Subject(name, engine, HookOracle(oracle_model), forwards=lambda: calls[0])
+
+
+def mlx_llama(folder: Path) -> Subject:
+    """The tiny Llama of the transformers engine."""
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import save_tiny_llama
+
+    path = save_tiny_llama(folder / "llama-mlx")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    return of_mlx("mlx-llama", str(path), model)
+
+
+def mlx_embedded(folder: Path) -> Subject:
+    """The model that comes with the package."""
+    from transformers import AutoModelForCausalLM
+
+    path = Path(trimtab.__file__).parent / "embedded" / "model"
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32", attn_implementation="eager").eval()
+    return of_mlx("mlx-embedded", str(path), model)
+
+
+def mlx_4bit(folder: Path) -> Subject:
+    """The tiny Llama in 4 bits; its oracle is the same Llama in torch with the weights that the 4 bits stand for."""
+    import pytest
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import dequantised, save_4bit, save_tiny_llama
+
+    pytest.importorskip("mlx_lm", reason="the mlx engine needs mlx and mlx-lm: pip install 'trimtab[mlx]'")
+    path = save_tiny_llama(folder / "llama-whole")
+    small = save_4bit(path, folder / "llama-4bit")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    return of_mlx("mlx-4bit", str(small), dequantised(model, small))
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
     "reference-chunked": lambda folder: reference(chunk=3),
     "transformers-llama": transformers_llama,
     "transformers-embedded": transformers_embedded,
+    "mlx-llama": mlx_llama,
+    "mlx-embedded": mlx_embedded,
+    "mlx-4bit": mlx_4bit,
 }

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import click
 
+from trimtab.engines import DEFAULT, ENGINES
+
 from .frame import Desk, verb
 
 
 @verb("demo", output="Folder for the report and the vector files (default: runs/<time>-demo).")
+@click.option(
+    "--engine",
+    type=click.Choice([e for e in ENGINES if e != "reference"]),
+    default=DEFAULT,
+    help="What runs the model.",
+)
 @click.option("--open", "open_report", is_flag=True, help="Open report.html in a browser at the end.")
-def demo(desk: Desk, output: Path | None, open_report: bool) -> None:
+def demo(desk: Desk, output: Path | None, engine: str, open_report: bool) -> None:
     """Extract, steer and read the embedded model; writes report.html.
 
     Needs no network and no GPU: the model and its texts ship with trimtab.
@@ -26,8 +34,9 @@ def demo(desk: Desk, output: Path | None, open_report: bool) -> None:
     folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
     from trimtab.demo.run import run
     from trimtab.demo.terminal import render
+    from trimtab.engines import load_engine
 
-    result = run(DemoSettings(seed=desk.seed), folder, desk)
+    result = run(DemoSettings(seed=desk.seed), folder, desk, lambda: load_engine("embedded", engine))
     desk.result(result.to_json(), text=None if desk.as_json else render(result))
     if open_report:
         import webbrowser

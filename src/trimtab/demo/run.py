@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +41,20 @@ class Voice(Protocol):
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
 
 
-def run(settings: DemoSettings, folder: Path, voice: Voice, engine: Engine | None = None) -> DemoResult:
+def _default_engine() -> Engine:
+    return load_engine("embedded")
+
+
+def run(
+    settings: DemoSettings, folder: Path, voice: Voice, load: Callable[[], Engine] = _default_engine
+) -> DemoResult:
     """Run the whole demo and write its folder; on an error or an interrupt the folder is left as it was."""
     clock = _Clock()
     materials = Materials.read(embedded.data("pairs.jsonl").parent, settings)
     with _staged(folder) as stage:
         voice.note("loading the embedded model")
         with clock("load"):
-            engine = engine or load_engine("embedded")
+            engine = load()
         with clock("classifier"):
             texts, labels = zip(*materials.labelled, strict=True)
             classifier = TextClassifier.fit(texts, labels, seed=settings.seed)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import struct
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging
 
+from trimtab.engines.checkpoint import check_directory, revision_of
 from trimtab.errors import FormatError, InputError, MissingDependency, UnknownName
 
 DTYPES = {
@@ -46,7 +44,7 @@ def load(
         raise UnknownName.of("dtype", dtype, ["auto", *DTYPES])
     if device is not None and device_map is not None:
         raise InputError("give device or device_map, not both")
-    _check_directory(name)
+    check_directory(name)
     shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     config = _read(name, lambda: AutoConfig.from_pretrained(name, **shared))
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -63,7 +61,7 @@ def load(
     if tokenizer is None or isinstance(tokenizer, (str, os.PathLike)):
         place = name if tokenizer is None else os.fspath(tokenizer)
         tokenizer = _read(place, lambda: AutoTokenizer.from_pretrained(place, **shared))
-    return found.eval(), tokenizer, _revision(name, config)
+    return found.eval(), tokenizer, revision_of(name, getattr(config, "_commit_hash", None))
 
 
 @contextlib.contextmanager
@@ -113,68 +111,3 @@ def _read(name: str, load: Any) -> Any:
 
 
 # --- local directories ------------------------------------------------------------------------------------------
-
-
-def _check_directory(name: str) -> None:
-    """Say what is wrong with a local directory before the loader does it in its own words."""
-    path = Path(name)
-    if not path.exists():
-        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise InputError(f"there is no model directory {name}")
-        return
-    if not path.is_dir():
-        raise InputError(f"{name} is a file; a model is a directory with config.json, or a hub id")
-    config = path / "config.json"
-    if not config.is_file():
-        raise FormatError(f"{name} has no config.json: it is not a Hugging Face model directory")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{config} is not JSON ({error}); download it again") from error
-    weights = sorted(path.glob("*.safetensors"))
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        weights = sorted({path / f for f in json.loads(index.read_text())["weight_map"].values()})
-    if not weights and not list(path.glob("*.bin")):
-        raise FormatError(f"{name} holds no weights (*.safetensors); download it again")
-    for file in weights:
-        _check_safetensors(file)
-
-
-def _check_safetensors(file: Path) -> None:
-    """Compare a file's length with what its header promises."""
-    if not file.is_file():
-        raise FormatError(f"{file} is missing, though the index names it; download it again")
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length + 8 > size:
-            raise FormatError(f"{file} is truncated or no safetensors file ({size} bytes); download it again")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise FormatError(f"{file} has a damaged header; download it again") from error
-    ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
-    if size < expected:
-        raise FormatError(f"{file} is truncated: {size} bytes of {expected}; download it again")
-
-
-def _revision(name: str, config: Any) -> str:
-    """The hub commit, or a hash of the config and of what the weight files say of themselves (names, shapes, sizes)."""
-    commit = getattr(config, "_commit_hash", None)
-    if commit:
-        return str(commit)[:16]
-    digest = hashlib.sha256()
-    path = Path(name)
-    for file in [path / "config.json", *sorted(path.glob("*.safetensors*"))]:
-        if not file.is_file():
-            continue
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 16))
-            if file.stat().st_size > 1 << 17:
-                stream.seek(-(1 << 16), os.SEEK_END)
-                digest.update(stream.read())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,222 @@
+"""The MLX engine: Apple machines, quantised weights included; it runs on Linux processors too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.exactness import complete
+from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
+from trimtab.engines.mlx import hooks as explore
+from trimtab.engines.mlx.discovery import discover
+from trimtab.engines.mlx.forward import Caches
+from trimtab.engines.mlx.hooks import StateHook
+from trimtab.engines.mlx.prefix import Prefix
+from trimtab.engines.mlx.stations import Stations
+from trimtab.engines.requests import Completion, Event, Message, PromptLike, Request, Sample, Score
+from trimtab.engines.tokens import PromptEncoder
+from trimtab.errors import InputError
+from trimtab.objectives import Objective
+from trimtab.prompts import Prompt
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import ModelInfo, Site
+
+
+class MLXEngine(Engine):
+    """A model of mlx-lm that can be steered. `model` is the plain mlx-lm model: outside a run nothing of it is changed.
+
+    MLX models are not safe for concurrent use: the engine's lock lets one run at a time through.
+    """
+
+    name = "mlx"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        config: dict[str, Any],
+        *,
+        id: str,
+        revision: str | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.encoder = PromptEncoder(getattr(tokenizer, "_tokenizer", tokenizer), id)
+        vocabulary = int(config["vocab_size"])
+        blocks, taps = discover(model, config, vocabulary)
+        self.stations = Stations(taps)
+        self.dtype = _dtype(model)
+        self.ragged = Caches.ragged(model)
+        hidden = taps[Site(0)].width
+        heads = config.get("num_attention_heads")
+        super().__init__(
+            ModelInfo(
+                id=id,
+                n_layers=len(blocks),
+                hidden_size=hidden,
+                widths={site: taps[site].width for site in sorted(taps)},
+                revision=revision,
+                architecture=(config.get("architectures") or [type(model).__name__])[0],
+                context_length=config.get("max_position_embeddings"),
+                vocab_size=vocabulary,
+                n_heads=heads,
+                head_dim=config.get("head_dim") or (hidden // heads if heads else None),
+                dtype=str(self.dtype).removeprefix("mlx.core."),
+                template_hash=self.encoder.template_hash,
+            )
+        )
+        self.ends = frozenset(int(t) for t in getattr(tokenizer, "eos_token_ids", ()) or ())
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        id: str | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        revision: str | None = None,
+    ) -> MLXEngine:
+        """Load a local directory or a hub id through mlx-lm; `dtype` "auto" keeps the checkpoint's own numbers."""
+        found, tokenizer, config, its_revision = loading.load(
+            model, dtype=dtype, device=device, revision=revision
+        )
+        return cls(found, tokenizer, config, id=id or os.fspath(model), revision=its_revision)
+
+    # --- text --------------------------------------------------------------------------------------------------
+
+    def _encode_text(self, text: str) -> Prompt:
+        return self.encoder.text(text)
+
+    def _encode_messages(
+        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
+    ) -> Prompt:
+        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
+
+    def _encode_continuation(self, text: str) -> Sequence[int]:
+        return self.encoder.continuation(text)
+
+    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
+        """Text of tokens; special tokens are left out unless asked for."""
+        return self.encoder.decode(tokens, special)
+
+    # --- checks ------------------------------------------------------------------------------------------------
+
+    def _check_plan(self, plan: ResolvedPlan) -> None:
+        self.stations.check(plan)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        """MLX reads past the end of an embedding without a word."""
+        size = self.info.vocab_size or 0
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            bad = next(t for t in tokens if not 0 <= t < size)
+            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
+
+    def prepare(self, request: Request) -> Request:
+        """As for every engine; tokens outside the vocabulary are refused too."""
+        prepared = super().prepare(request)
+        assert isinstance(prepared.prompt, Prompt)
+        self._check_tokens(prepared.prompt.tokens)
+        return prepared
+
+    # --- one prompt, many continuations ------------------------------------------------------------------------
+
+    def prefill(self, prompt: PromptLike) -> Prefix:
+        """Run a prompt once, unsteered, for `continue_from`."""
+        encoded = self.encode(prompt)
+        self._check_length(len(encoded))
+        self._check_tokens(encoded.tokens)
+        with self._lock:
+            return prefix.run(self.model, encoded, self.info.id, generation.CHUNK)
+
+    def load_prefix(self, path: str | os.PathLike[str], prompt: PromptLike) -> Prefix:
+        """A prompt-cache file of mlx-lm, or of `Prefix.save`, made from `prompt`."""
+        return prefix.read(path, self.encode(prompt), self.info.id, self.info.n_layers)
+
+    def continue_from(self, start: Prefix, requests: Request | Sequence[Request]) -> list[Completion]:
+        """Completions after one prefix, each request with its own plan, sampling, capture and readout.
+
+        A request's prompt is the prefix's. Plans that act on the prompt, and captures inside it, are refused.
+        """
+        many = [requests] if isinstance(requests, Request) else list(requests)
+        prepared = [self.prepare(r) for r in many]
+        for request in prepared:
+            start.check(request)
+        found: dict[tuple[int, int], Sample] = {}
+        with self._lock:
+            for event in generation.generate(self, prepared, stream=False, prefix=start):
+                if event.sample is not None:
+                    complete(event, prepared[event.request], self.info)
+                    found[event.request, event.index] = event.sample
+        return [
+            Completion(start.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)
+            for i, r in enumerate(prepared)
+        ]
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        return generation.generate(self, requests, stream=True)
+
+    def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
+        return generation.generate(self, requests, stream=False)
+
+    def _capture(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
+    ) -> list[dict[Site, np.ndarray]]:
+        for item in items:
+            self._check_tokens(item.prompt.tokens)
+        return capture.capture(self, items, sites, at)
+
+    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
+        for prompt, *_ in items:
+            self._check_tokens(prompt.tokens)
+        return scoring.score(self, items)
+
+    def gradient(
+        self,
+        prompts: Sequence[Prompt],
+        site: Site,
+        vector: np.ndarray,
+        objective: Objective,
+        coefficients: Sequence[float],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(losses [B], gradient [W] of their sum) with row b steered by coefficients[b] * vector at every token."""
+        for prompt in prompts:
+            self._check_length(len(prompt))
+            self._check_tokens(prompt.tokens)
+        with self._lock:
+            return gradients.gradient(self, prompts, site, vector, objective, coefficients)
+
+    def run_with_hooks(self, prompt: PromptLike, hooks: Mapping[Site | int, StateHook]) -> mx.array:
+        """Logits [1, T, V] of a prompt with functions of one's own at sites (an int is that layer's resid_post).
+
+        A hook gets the states [1, T, width] and returns what goes on, or None. The result is lazy, and `mx.grad` of
+        a function of it reaches whatever the hooks were given.
+        """
+        encoded = self.encode(prompt)
+        self._check_length(len(encoded))
+        self._check_tokens(encoded.tokens)
+        with self._lock:
+            return explore.run(self, encoded, hooks)
+
+    def close(self) -> None:
+        """Let the model go; its memory is freed once nobody else holds it."""
+        self.stations.taps.clear()
+        del self.model
+        mx.clear_cache()
+
+
+def _dtype(model: nn.Module) -> mx.Dtype:
+    """The dtype of the residual stream: that of the first floating parameter."""
+    from mlx.utils import tree_flatten
+
+    for _, value in tree_flatten(model.parameters()):
+        if mx.issubdtype(value.dtype, mx.floating):
+            return value.dtype
+    return mx.float32

@@ -1,0 +1,130 @@
+"""A prompt that runs once and is continued many times, each time under another plan.
+
+The prompt itself is unsteered: plans act from its last token's successor on, and anything that reaches back into it is
+refused. What is kept is the cache of all tokens but the last, which every continuation runs again by itself, so that
+its first token, readings and captures are those of a whole run.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import (
+    KVCache,
+    can_trim_prompt_cache,
+    load_prompt_cache,
+    make_prompt_cache,
+    save_prompt_cache,
+    trim_prompt_cache,
+)
+
+from trimtab.engines.requests import Request
+from trimtab.errors import FormatError, InputError, Mismatch, Unsupported
+from trimtab.prompts import Prompt, resolve_positions
+from trimtab.resolved import ResolvedPlan
+
+METADATA = "trimtab_model"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A prompt and mlx-lm's caches of its first len(prompt) - 1 tokens."""
+
+    prompt: Prompt
+    layers: list[Any]
+    model: str
+
+    def copies(self, rows: int) -> list[Any]:
+        """Caches for a batch of `rows` rows; the prefix itself stays as it is."""
+        if rows > 1 and not self.repeatable:
+            raise Unsupported(
+                "this model's caches cannot be repeated: continue from the prefix one row at a time"
+            )
+        if not self.repeatable:
+            return copy.deepcopy(self.layers)
+        out = []
+        for layer in self.layers:
+            fresh = KVCache()
+            if layer.keys is not None:
+                fresh.keys, fresh.values = (
+                    mx.repeat(a[..., : layer.offset, :], rows, axis=0) for a in (layer.keys, layer.values)
+                )
+                fresh.offset = layer.offset
+            out.append(fresh)
+        return out
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether several rows can continue together."""
+        return all(type(layer) is KVCache for layer in self.layers)
+
+    def check(self, request: Request) -> None:
+        """Refuse a prepared request that does not continue this prefix."""
+        assert isinstance(request.prompt, Prompt) and isinstance(request.plan, ResolvedPlan)
+        if request.prompt.tokens != self.prompt.tokens:
+            raise InputError("this request has another prompt than the prefix; use the prefix's own `prompt`")
+        first = request.plan.first_position()
+        if first is not None and first < len(self.prompt):
+            raise InputError(
+                f"the plan acts on token {first} of the prompt, and a prefix of {len(self.prompt)} tokens has run "
+                "unsteered: use positions 'generated', or generate() without a prefix"
+            )
+        if request.capture is not None:
+            ranges = resolve_positions(request.capture.positions, self.prompt)
+            if ranges and ranges[0][0] < len(self.prompt) - 1:
+                raise InputError(
+                    "a continuation does not run the prompt again, so that its states are gone; capture positions "
+                    "'generated' or 'last_prompt'"
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a prompt-cache file that mlx-lm reads too (its `--prompt-cache-file`)."""
+        save_prompt_cache(os.fspath(path), self.layers, {METADATA: self.model})
+
+
+def run(model: nn.Module, prompt: Prompt, name: str, chunk: int) -> Prefix:
+    """Run all tokens of a prompt but the last, unsteered."""
+    layers = make_prompt_cache(model)
+    ids = mx.array([prompt.tokens])
+    for start in range(0, len(prompt) - 1, chunk):
+        model(ids[:, start : min(start + chunk, len(prompt) - 1)], cache=layers)
+        mx.eval([layer.state for layer in layers])
+    return Prefix(prompt, layers, name)
+
+
+def read(path: str | os.PathLike[str], prompt: Prompt, name: str, blocks: int) -> Prefix:
+    """A prompt-cache file of mlx-lm; `prompt` are the tokens it was made from (the file does not hold them)."""
+    if not Path(path).exists():
+        raise FormatError(f"no such file: {path}")
+    try:
+        layers, metadata = load_prompt_cache(os.fspath(path), return_metadata=True)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise FormatError(f"{path} is no prompt-cache file of mlx-lm: {error}") from error
+    made_by = metadata.get(METADATA, name) if isinstance(metadata, dict) else name
+    if made_by != name or len(layers) != blocks:
+        raise Mismatch(
+            f"{path} was made for {made_by} with {len(layers)} blocks, and this is {name} with {blocks}"
+        )
+    held = _length(layers)
+    if held == len(prompt) and can_trim_prompt_cache(layers):
+        trim_prompt_cache(layers, 1)
+        held -= 1
+    if held != len(prompt) - 1:
+        raise Mismatch(
+            f"{path} holds {held} tokens, and the prompt has {len(prompt)}: it was made from another one"
+        )
+    return Prefix(prompt, layers, name)
+
+
+def _length(layers: Sequence[Any]) -> int:
+    sizes = {int(layer.offset) for layer in layers if hasattr(layer, "offset")}
+    if len(sizes) != 1:
+        raise FormatError(f"a prompt cache whose blocks hold {sorted(sizes)} tokens cannot be continued")
+    return sizes.pop()
