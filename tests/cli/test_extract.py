@@ -133,7 +133,7 @@ def test_bad_flags(refused, joy_pairs, tmp_path, no_model, flags, message):
 
 
 def test_unknown_method_and_missing_data_flag_are_usage_errors(refused, joy_pairs):
-    assert "mean_diff" in refused(*REFERENCE, "--data", joy_pairs, "--method", "mean")
+    assert "mean_diff" in refused(*REFERENCE, "--data", joy_pairs, "--method", "meandif")
     assert "--data" in refused(*REFERENCE)
 
 
