@@ -264,7 +264,9 @@ def test_one_warning_for_all_layers(engine):
         warnings.simplefilter("always")
         extract(engine, joy(), "pca_diff")
     centring, votes = sorted((str(x.message) for x in w if x.category is ExtractionWarning), key=len)[::-1]
-    assert "mean_diff or pca_diff_uncentered" in centring and centring.endswith("('joy' at layer_0 and 3 more)")
+    assert "mean_diff or pca_diff_uncentered" in centring and centring.endswith(
+        "('joy' at layer_0 and 3 more)"
+    )
     assert "hardly agree on its sign" in votes and votes.endswith("('joy' at layer_0 and 3 more)")
 
 

@@ -25,7 +25,7 @@ from trimtab.extraction.method import Method
 from trimtab.extraction.sample import Sample, labelled, steering_length
 
 #: One per decade, from all but the mean difference to all but a hard margin.
-GRID = tuple(10.0**e for e in range(-6, 2))
+GRID = tuple(10.0**e for e in range(-6, 4))
 ROWS = ("weights", "pattern")
 #: Fits one C after another on the rows given, and returns the weights [r] and the intercept of each.
 Fit = Callable[[np.ndarray, np.ndarray, Iterable[float]], Iterable[tuple[np.ndarray, float]]]
@@ -33,7 +33,7 @@ Fit = Callable[[np.ndarray, np.ndarray, Iterable[float]], Iterable[tuple[np.ndar
 
 @dataclass(frozen=True)
 class Logistic(Method):
-    """`C` given saves the search, which fits 8 values on each of `folds` folds."""
+    """`C` given saves the search, which fits 10 values on each of `folds` folds."""
 
     name: ClassVar[str] = "logistic"
     needs: ClassVar[frozenset[str]] = frozenset({"mean", "rows"})
