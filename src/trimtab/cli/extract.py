@@ -93,6 +93,9 @@ def extract(
     target = _target(output, data)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
+    if chosen.name != method:
+        brought = ", ".join(f"{k}={v}" for k, v in resolve(method)[1].items())
+        desk.note(f"{method} is what {chosen.name} does{' with ' + brought if brought else ''}")
     for note in (n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
