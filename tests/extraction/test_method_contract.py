@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trimtab.errors import InputError, UnknownName
+from trimtab.errors import InputError, MissingDependency, UnknownName
 from trimtab.evidence import STREAMED_NEEDS, Evidence, EvidenceBuilder
 from trimtab.extraction import METHODS, make, method_class
 from trimtab.sites import Site
@@ -158,6 +158,23 @@ def test_identical_sides_are_refused_by_name(name):
     rows = np.ones((10, WIDTH))
     with pytest.raises(InputError, match=r"'happy' .*layer_3"):
         fit(name, rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "paired"), [(m, True) for m in ALL] + [(m, False) for m in ALL if m not in PAIRED]
+)
+def test_sides_that_are_equal_row_by_row_are_refused_in_words(name, paired):
+    rows = world()[2]
+    with pytest.raises(InputError, match=r"'happy'.* layer_3"):
+        fit(name, rows, rows.copy(), paired=paired)
+
+
+@pytest.mark.parametrize("name", [m for m in ALL if method_class(m).sklearn])
+def test_a_missing_package_is_told_before_anything_runs(name, monkeypatch):
+    make(name).check_installed()
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(MissingDependency, match=f"{name} needs scikit-learn.*trimtab.eval"):
+        make(name).check_installed()
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -54,10 +54,11 @@ class Logistic(Method):
         if C is None:
             C, known = choose_C(sample, GRID, fit, self.folds, self.name)
         ((weights, intercept),) = fit(sample.x, sample.y, [C])
+        row = weights if self.row == "weights" else sample.pattern(weights)
+        raw = steering_length(evidence, sample.lifted(row), name, self.name)
         if self.row == "weights":
             known["bias"] = sample.bias(weights, intercept)
-        row = weights if self.row == "weights" else sample.pattern(weights)
-        return steering_length(evidence, sample.lifted(row), name, self.name), {**known, "C": C}
+        return raw, {**known, "C": C}
 
 
 def check_knobs(name: str, C: float | None, row: str, folds: int) -> None:

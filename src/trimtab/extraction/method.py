@@ -140,6 +140,13 @@ def check_difference(evidence: Evidence, name: str) -> None:
             "mean_assistant, "
             "or at a later layer"
         )
+    pairs = differences(evidence)
+    pairs = evidence.factor if pairs is None else pairs
+    if pairs is not None and float(np.abs(pairs).max()) <= NOTHING * size:
+        raise InputError(
+            f"the two texts of every pair of {name!r} have the same state at {evidence.site}: there is nothing to "
+            "find; read with --pooling last_content or mean_assistant, or at a later layer"
+        )
 
 
 def differences(evidence: Evidence) -> np.ndarray | None:

@@ -82,7 +82,8 @@ def steering_length(evidence: Evidence, row: np.ndarray, name: str, method: str)
     moves a text of one side as far along the row as the other side lies. A classifier's own length says how
     sure it is, not how far to go.
     """
-    unit = row / np.linalg.norm(row)
+    size = float(np.linalg.norm(row))
+    unit = row / size if size else row
     length = abs(float(unit @ mean_difference(evidence)))
     if length <= NOTHING * max(float(np.linalg.norm(m)) for m in evidence.mean.values()):
         raise InputError(
