@@ -1,9 +1,12 @@
-"""Regenerate the command output shown in the docs: `make docs`.
+"""Regenerate what the docs show of the program: `make docs`.
 
 A block that starts with `<!-- command: trimtab --help -->` and ends with `<!-- end -->` holds what that
-command prints. `--check` changes nothing and exits 1 when a block is out of date.
+command prints; one that starts with `<!-- table: methods -->` holds the registry of extraction methods.
+`--check` changes nothing and exits 1 when a block is out of date.
 """
 
+import dataclasses
+import inspect
 import os
 import re
 import shlex
@@ -12,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"<!-- command: (?P<command>.+?) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (?P<kind>command|table): (?P<what>.+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def refreshed(text: str) -> str:
@@ -21,7 +24,11 @@ def refreshed(text: str) -> str:
 
 
 def _fill(block: re.Match[str]) -> str:
-    command = block["command"]
+    content = _output(block["what"]) if block["kind"] == "command" else _table(block["what"])
+    return f"<!-- {block['kind']}: {block['what']} -->\n{content}\n<!-- end -->"
+
+
+def _output(command: str) -> str:
     program, *flags = shlex.split(command)
     if program != "trimtab":
         raise SystemExit(f"a block may only run trimtab, not {program!r}")
@@ -31,7 +38,41 @@ def _fill(block: re.Match[str]) -> str:
         [sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True, env=environment
     )
     shown = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
-    return f"<!-- command: {command} -->\n```console\n$ {command}\n{shown}\n```\n<!-- end -->"
+    return f"```console\n$ {command}\n{shown}\n```"
+
+
+def _table(name: str) -> str:
+    """Every extraction method: what the registry, its class and its module say of it."""
+    if name != "methods":
+        raise SystemExit(f"there is no table {name!r}; there is: methods")
+    from trimtab.extraction import METHODS, method_class
+    from trimtab.extraction.names import aliases_of, resolve
+
+    lines = ["| method | what it is | needs | pairs | knobs | also called |", "|---|---|---|---|---|---|"]
+    for method in sorted(METHODS):
+        cls = method_class(method)
+        about = inspect.getdoc(inspect.getmodule(cls)) or ""
+        first = re.split(r"(?<=\.)\s", about.replace("\n", " ").replace("`", ""), maxsplit=1)[0]
+        knobs = [f"`{f.name}={_plain(f.default)}`" for f in dataclasses.fields(cls)]
+        cells = [
+            f"`{method}`",
+            first,
+            ", ".join(sorted(cls.needs)),
+            "needed" if cls.paired else "not needed",
+            ", ".join(knobs) or "none",
+            ", ".join(_alias(alias, resolve(alias)[1]) for alias in aliases_of(method)) or "–",
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _alias(name: str, knobs: dict[str, object]) -> str:
+    brought = ", ".join(f"{knob}={_plain(value)}" for knob, value in knobs.items())
+    return f"`{name}` ({brought})" if brought else f"`{name}`"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else repr(value).lower()
 
 
 def main() -> int:

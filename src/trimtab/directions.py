@@ -34,8 +34,10 @@ class Direction:
     """One concept at one site: `unit` [width] float32 with norm 1, and `norm`, the raw length before
     normalising.
 
-    `mean, std, bias` describe the coordinate h.unit on the data (None where unknown); `typical_norm` is the
-    median residual norm at the site on neutral text; `sign_source` is pairs, grad, behaviour or none.
+    `mean, std` describe the coordinate h.unit on the data and h.unit + `bias` is a classifier's decision value
+    (None where unknown); `basis` [k, width], orthonormal rows, is the subspace that `unit` was taken from;
+    `typical_norm` is the median residual norm at the site on neutral text; `sign_source` is pairs, grad,
+    behaviour or none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Direction:
     typical_norm: float | None = None
     sign_source: str = "none"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    basis: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         unit = np.asarray(self.unit, dtype=np.float64)
@@ -65,6 +68,18 @@ class Direction:
         ):  # a row already unit to float32 keeps its bits, so that files keep their hash
             unit = unit / length
         object.__setattr__(self, "unit", frozen(unit))
+        if self.basis is not None:
+            object.__setattr__(self, "basis", self._checked_basis(self.basis))
+
+    def _checked_basis(self, basis: np.ndarray) -> np.ndarray:
+        rows = np.asarray(basis, dtype=np.float64)
+        if rows.ndim != 2 or not len(rows) or rows.shape[1] != len(self.unit):
+            raise InputError(
+                f"the basis of {self.name!r} at {self.site} has shape {rows.shape}, expected [k, {len(self.unit)}]"
+            )
+        if not np.abs(rows @ rows.T - np.eye(len(rows))).max() <= 1e-3:  # so that NaN is refused too
+            raise InputError(f"the basis of {self.name!r} at {self.site} does not have orthonormal rows")
+        return frozen(rows)
 
     @classmethod
     def from_raw(cls, name: str, site: Site, raw: np.ndarray, **kwargs: Any) -> Direction:
@@ -128,6 +143,18 @@ class Direction:
         self._same_site(other)
         name = f"{self.name}~{other.name}@{t:g}"
         return self._combine(name, (1 - t) * self.raw.astype(np.float64) + t * other.raw.astype(np.float64))
+
+
+def _stacked_basis(rows: Sequence[Direction]) -> dict[str, np.ndarray]:
+    """The field of a table that holds the bases; a table has one of equal size for every concept, or none."""
+    sizes = {r.name: 0 if r.basis is None else len(r.basis) for r in rows}
+    if not any(sizes.values()):
+        return {}
+    if len(set(sizes.values())) > 1:
+        raise InputError(
+            f"the directions at {rows[0].site} have bases of different sizes, {sizes}; keep them in several files"
+        )
+    return {"basis": np.stack([r.basis for r in rows if r.basis is not None])}
 
 
 #: The optional per-concept columns of a table: name -> trailing shape ("C" is the number of concepts).
@@ -249,6 +276,7 @@ class ConceptVectors:
                 for name, attr in (("mean", "mean"), ("std", "std"), ("bias", "bias"))
             }
             kept: dict[str, Any] = {n: c for n, c in columns.items() if not np.all(np.isnan(c))}
+            kept |= _stacked_basis(rows)
             tables[site] = Table(
                 np.stack([r.unit for r in rows]), norms=np.array([r.norm for r in rows]), **kept
             )
@@ -297,6 +325,7 @@ class ConceptVectors:
             bias=table.value("bias", row),
             typical_norm=self.typical_norms.get(site),
             sign_source=self.origin.sign_source or "none",
+            basis=None if table.basis is None else table.basis[row],
         )
 
     def only(

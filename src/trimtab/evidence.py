@@ -26,7 +26,8 @@ class Evidence:
     negative).
 
     `count, mean [width], var [width]` are always there. What a need adds, in the order of the comparison:
-    `factor` [k, width] with factor.T @ factor = sum of d d^T over the paired differences d ("gram"); `cov`
+    `factor` [k, width] with factor.T @ factor = sum of d d^T over the paired differences d ("gram"; up to 2 *
+    width pairs they are its rows, above that it is a triangle); `cov`
     [width, width] per group; `rows` [n, width]; `tokens`, one [T, width] per text, of the tokens that its
     pooling could read; `gradients` [n, width] of an objective at the read position, with `loss_norms` [n], the
     squared norm of each row's gradient at the loss's own input; `logprobs` [n], nats per token; `weights`, the
@@ -163,6 +164,7 @@ class EvidenceBuilder:
             self._moments[group].add(rows)
             if "rows" in self.needs and len(rows):
                 self._rows[group].append(np.array(rows))
+            if self.needs & {"rows", "gram"} and len(rows):
                 given = None if places is None else places[0 if group == POSITIVE else 1]
                 start = len(self._places[group])
                 self._places[group] += range(start, start + len(rows)) if given is None else given
@@ -191,12 +193,17 @@ class EvidenceBuilder:
             mean={g: frozen(m.mean, "float64") for g, m in self._moments.items()},
             var={g: frozen(np.diag(c) if full else c, "float64") for g, c in cov.items()},
             paired=self.paired,
-            factor=None if self._factor is None else frozen(self._factor, "float64"),
+            factor=None if self._factor is None else self._ordered_factor(self._factor),
             cov={g: frozen(c, "float64") for g, c in cov.items()} if full else None,
             rows={g: self._ordered(g) for g in self._rows} if "rows" in self.needs else None,
             groups=self._groups,
             needs=self.needs,
         )
+
+    def _ordered_factor(self, factor: np.ndarray) -> np.ndarray:
+        """Differences in the comparison's order, or the triangle that they were folded into."""
+        whole = len(factor) == self._moments[POSITIVE].count
+        return frozen(factor[np.argsort(self._places[POSITIVE])] if whole else factor, "float64")
 
     def _ordered(self, group: str) -> np.ndarray:
         """The group's rows in the comparison's order, however they came."""

@@ -53,6 +53,54 @@ def test_streams_methods_and_poolings_reach_the_file(trimtab, joy_pairs, tmp_pat
     )
 
 
+def test_the_fields_names_and_knobs_are_taken_and_ours_are_printed(trimtab, joy_pairs, tmp_path):
+    target = tmp_path / "x.safetensors"
+    flags = ("--method", "trimmed_mean", "--set", "unit_pairs=yes", "--layers", "1", "--json")
+    done = trimtab(*REFERENCE, "--data", joy_pairs, "-o", target, *flags)
+    assert done.record["method"] == "mean_diff"
+    assert "trimmed_mean is what mean_diff does with trim=0.1" in done.err
+    kept = ConceptVectors.load(target).origin.parameters
+    assert (kept["trim"], kept["unit_pairs"], kept["centre"]) == (0.1, True, False)
+
+
+def test_a_dry_run_shows_the_method_and_its_knobs(trimtab, joy_pairs):
+    flags = ("--method", "lda", "--set", "ridge_relative=0.5", "--dry-run", "--json")
+    record = trimtab(*REFERENCE, "--data", joy_pairs, *flags).record
+    assert record["method"] == "ridge" and record["knobs"]["ridge_relative"] == 0.5
+
+
+def test_what_a_fit_found_out_stands_in_the_file(trimtab, joy_pairs, tmp_path):
+    target = tmp_path / "x.safetensors"
+    trimtab(*REFERENCE, "--data", joy_pairs, "-o", target, "--method", "logreg", "--layers", "1")
+    found = ConceptVectors.load(target)
+    fitted = found.origin.parameters["fits"]["joy"]["layer_1"]
+    assert fitted["C"] > 0 and 0.5 < fitted["held_out_auc"] <= 1
+    assert found.direction("joy", Site(1)).bias is not None
+
+
+def test_marks_in_the_pairs_reach_the_method(trimtab, refused, joy_pairs, tmp_path, no_model):
+    flags = ("--method", "pos_neg_50", "--dry-run", "--json")
+    assert "have none" in refused(*REFERENCE, "--data", joy_pairs, *flags)
+    rows = [json.loads(line) for line in joy_pairs.read_text().splitlines()]
+    marked = [r | {"positive_score": 40 + 5 * i, "negative_score": 0} for i, r in enumerate(rows)]
+    judged = write(tmp_path / "judged.jsonl", "\n".join(json.dumps(r) for r in marked))
+    record = trimtab(*REFERENCE, "--data", judged, *flags).record
+    assert (record["method"], record["knobs"]["select"]) == ("trait_contrast", "pos_neg_50")
+    low = write(tmp_path / "low.jsonl", json.dumps(marked[0]))
+    assert "keeps 0 of 1 positive texts of 'joy'" in refused(*REFERENCE, "--data", low, *flags)
+    wrong = write(tmp_path / "wrong.jsonl", json.dumps(rows[0] | {"positive_score": "high"}))
+    assert "line 1, 'positive_score': a judge's mark is a number" in refused(
+        *REFERENCE, "--data", wrong, *flags
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("sead=1", "'seed'"), ("seed=one", "whole"), ("seed", "NAME=VALUE")]
+)
+def test_a_knob_that_is_none_is_refused_before_a_model_loads(refused, joy_pairs, setting, words, no_model):
+    assert words in refused(*REFERENCE, "--data", joy_pairs, "--method", "random", "--set", setting)
+
+
 def test_it_is_deterministic(trimtab, joy_pairs, tmp_path):
     hashes = {
         trimtab(*REFERENCE, "--data", joy_pairs, "-o", tmp_path / name, "--json").record["hash"]
@@ -133,7 +181,7 @@ def test_bad_flags(refused, joy_pairs, tmp_path, no_model, flags, message):
 
 
 def test_unknown_method_and_missing_data_flag_are_usage_errors(refused, joy_pairs):
-    assert "mean_diff" in refused(*REFERENCE, "--data", joy_pairs, "--method", "mean")
+    assert "mean_diff" in refused(*REFERENCE, "--data", joy_pairs, "--method", "meandif")
     assert "--data" in refused(*REFERENCE)
 
 

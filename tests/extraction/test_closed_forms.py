@@ -147,7 +147,10 @@ def test_pair_accuracy_is_left_out_once_the_differences_are_folded():
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-def test_iteration_agrees_with_the_exact_solve(shifted):
+def test_iteration_agrees_with_the_exact_solve(shifted, monkeypatch):
+    monkeypatch.setattr(
+        "trimtab.extraction.spectrum.DENSE", 50
+    )  # 60 rows are few: they would be solved exactly
     rng = np.random.default_rng(7)
     factor = rng.standard_normal((60, 1500)) * np.linspace(3, 0.1, 60)[:, None]
     shift = np.sqrt(60) * factor.mean(0) if shifted else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import click
 
 from trimtab.data import LAYOUTS
 from trimtab.errors import InputError
-from trimtab.extraction import DEFAULT, METHODS
+from trimtab.extraction import DEFAULT, METHODS, known_names
+from trimtab.extraction.names import resolve
 
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Progress
+    from trimtab.extraction.method import Method
+
+
+class MethodName(click.Choice):
+    """Our method names, shown as choices; the field's names are taken without being shown."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name as it was given: what it stands for is looked up where the knobs are."""
+        if resolve(str(value))[0] in METHODS:
+            return value
+        near = difflib.get_close_matches(str(value), known_names(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return self.fail(f"{value!r} is not one of {', '.join(self.choices)}.{hint}", param, ctx)
 
 
 @verb("extract", output="Vector file to write [default: <data>.safetensors].")
@@ -32,8 +47,13 @@ if TYPE_CHECKING:
 @click.option(
     "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
 )
+@click.option("--method", type=MethodName(sorted(METHODS)), default=DEFAULT, help="How a direction is found.")
 @click.option(
-    "--method", type=click.Choice(sorted(METHODS)), default=DEFAULT, help="How a direction is found."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KNOB=VALUE",
+    help="Set a knob of the method; may be repeated.",
 )
 @click.option("--layers", default="all", help="Layers to read: 12-16,18,-4,50%,40-60% or all.")
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to read; may be repeated.")
@@ -50,6 +70,7 @@ def extract(
     concept: str | None,
     layout: str | None,
     method: str,
+    settings: tuple[str, ...],
     layers: str,
     stream: tuple[str, ...],
     pooling: str | None,
@@ -67,21 +88,25 @@ def extract(
     from trimtab.sites import resolve_layers
 
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
-    recipes.check(contrasts, method, stream, pooling, desk.seed)
+    chosen = recipes.choose_method(method, desk.seed, settings)
+    recipes.check(contrasts, chosen, stream, pooling, desk.seed)
     target = _target(output, data)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
+    if chosen.name != method:
+        brought = ", ".join(f"{k}={v}" for k, v in resolve(method)[1].items())
+        desk.note(f"{method} is what {chosen.name} does{' with ' + brought if brought else ''}")
     for note in (n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
-        desk.result(*_plan(desk, model, target, contrasts, method, layers, stream, pooling, seen))
+        desk.result(*_plan(desk, model, target, contrasts, chosen, layers, stream, pooling, seen))
         return
     started = time.monotonic()
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
             found = recipes.extract(
-                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar)
+                runner, contrasts, chosen, layers, stream, pooling, desk.seed, _counter(bar)
             )
         depth = runner.info.n_layers
     found.save(target)
@@ -120,7 +145,7 @@ def _plan(
     model: str,
     target: Path,
     contrasts: list[Contrast],
-    method: str,
+    method: Method,
     layers: str,
     streams: tuple[str, ...],
     pooling: str | None,
@@ -134,7 +159,8 @@ def _plan(
         "dry_run": True,
         "model": model,
         "file": str(target),
-        "method": method,
+        "method": method.name,
+        "knobs": method.parameters,
         "concepts": {c.concept: {**c.counts, "paired": c.paired} for c in contrasts},
         "pooling": {c.concept: pooling or c.read_pooling for c in contrasts},
         "layers": list(resolve_layers(layers, seen.n_layers)) if seen.n_layers else layers,

@@ -1,12 +1,14 @@
 """Pairs as JSON lines: `{"positive": …, "negative": …, "concept": "happy", "group": "scene 3"}`.
 
 Each side is text or `{"messages": [{"role": …, "content": …}, …]}`. Without "concept" the file's name is the
-concept; without "group" each pair is its own group.
+concept; without "group" each pair is its own group. "positive_score" and "negative_score" are a judge's marks,
+for methods that select by them; a text without one has no mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from trimtab.data.contrast import Contrast, Item, as_item
 from trimtab.data.reading import parse, text_of
 from trimtab.errors import InputError, UnknownName
 
-KEYS = ("positive", "negative", "concept", "group")
-Pair = tuple[Item, Item, str]
+MARKS = ("positive_score", "negative_score")
+KEYS = ("positive", "negative", "concept", "group", *MARKS)
+Pair = tuple[Item, Item, str, float | None, float | None]
 
 
 def claims(path: Path) -> bool:
@@ -47,9 +50,27 @@ def _read(row: Any, path: Path, number: int) -> tuple[str, Pair]:
             raise InputError(f"{where} is one-sided: {side!r} is missing or empty; a pair needs both sides")
     positive, negative = (as_item(row[s], f"{where}, {s!r}") for s in ("positive", "negative"))
     group = row.get("group", f"line {number}")
-    return str(row.get("concept") or path.stem), (positive, negative, str(group))
+    first, second = (_mark(row.get(key), f"{where}, {key!r}") for key in MARKS)
+    return str(row.get("concept") or path.stem), (positive, negative, str(group), first, second)
+
+
+def _mark(value: Any, where: str) -> float | None:
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)):
+        return value
+    raise InputError(f"{where}: a judge's mark is a number or null, got {value!r}")
 
 
 def _contrast(concept: str, pairs: list[Pair], path: Path) -> Contrast:
-    positive, negative, groups = zip(*pairs, strict=True)
-    return Contrast(concept, positive, negative, paired=True, groups=groups, source=str(path))
+    positive, negative, groups, *marks = zip(*pairs, strict=True)
+    judged = any(m is not None for side in marks for m in side)
+    scores, negative_scores = marks if judged else ((), ())
+    return Contrast(
+        concept,
+        positive,
+        negative,
+        paired=True,
+        groups=groups,
+        source=str(path),
+        scores=scores,
+        negative_scores=negative_scores,
+    )

@@ -7,6 +7,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from trimtab.engines.collect import Comparison
 from trimtab.errors import InputError, UnknownName
 from trimtab.evidence import Evidence
 from trimtab.extraction import DEFAULT, make, method_class
+from trimtab.extraction.knobs import parse_knobs
 from trimtab.extraction.method import ExtractionWarning, Method
 from trimtab.recipes.neutral import MEASURED_ON, NeutralStates, measure
 from trimtab.recipes.reading import Reading, read
@@ -49,9 +51,11 @@ def check(
             raise UnknownName.of("stream", stream, STREAMS)
     if pooling is not None:
         check_pooling(pooling)
-    chosen = _method(method, seed)
+    chosen = choose_method(method, seed)
+    chosen.check_installed()
     for contrast in contrasts:
         chosen.check_pairs(contrast.paired, contrast.concept)
+        chosen.check_scores(contrast.row_scores, contrast.paired, contrast.concept)
         if pooling in ROLE_POOLINGS and not contrast.messages:
             raise InputError(
                 f"pooling {pooling!r} reads one role's turns, and the data of {contrast.concept!r} are bare texts: "
@@ -112,11 +116,17 @@ def _contrasts(data: Data) -> list[Contrast]:
     return list(data)
 
 
-def _method(method: str | Method, seed: int) -> Method:
+def choose_method(method: str | Method, seed: int = 0, settings: Sequence[str] = ()) -> Method:
+    """A method by our name or the field's, with `NAME=VALUE` settings of its knobs; one that draws and is not
+    told a seed takes `seed`.
+    """
     if isinstance(method, Method):
         return method
-    fields = {f.name for f in dataclasses.fields(method_class(method))}  # type: ignore[arg-type]
-    return make(method, **({"seed": seed} if "seed" in fields else {}))
+    cls = method_class(method)
+    knobs = parse_knobs(cls, settings)
+    if any(f.name == "seed" for f in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        knobs.setdefault("seed", seed)
+    return make(method, **knobs)
 
 
 def _collect(
@@ -197,6 +207,7 @@ def _origin(
         "paired": {r.contrast.concept: r.contrast.paired for r in readings},
         "mean_std_norms_of": f"{neutral.tokens} {MEASURED_ON} ({neutral.texts} texts)",
         **({"pair_accuracy": accuracy} if accuracy else {}),
+        **({"fits": fits} if (fits := _fits(directions, method)) else {}),
     }
     return Origin(
         model=info.id,
@@ -212,6 +223,19 @@ def _origin(
         counts={f"{r.contrast.concept}/{s}": n for r in readings for s, n in r.contrast.counts.items()},
         dtype=info.dtype,
     )
+
+
+def _fits(directions: Sequence[Direction], method: Method) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each fit found out beside its row, as numbers and words: concept -> site -> name -> value."""
+    chosen = method.parameters  # a knob left open (None) is told with the value that the fit gave it
+    told = {"method", "pair_accuracy", *chosen}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for d in directions:
+        own = {k: v for k, v in d.provenance.items() if isinstance(v, (int, float, str))}
+        own = {k: v for k, v in own.items() if k not in told or (k in chosen and chosen[k] is None)}
+        if own:
+            found.setdefault(d.name, {})[d.site.key] = own
+    return found
 
 
 def _joint_hash(contrasts: Sequence[Contrast]) -> str:
