@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 @click.option("--layers", default="all", help="Layers to read: 12-16,18,-4,50%,40-60% or all.")
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to read; may be repeated.")
 @click.option(
+    "--modules", default=None, metavar="REGEX", help="Modules to read instead, e.g. 'layers\\.3\\.mlp\\.down_proj'."
+)
+@click.option("--head", type=int, default=None, help="Keep one attention head; needs --stream head_out.")
+@click.option(
     "--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's]."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
@@ -53,6 +57,8 @@ def extract(
     layers: str,
     stream: tuple[str, ...],
     pooling: str | None,
+    modules: str | None,
+    head: int | None,
     dry_run: bool,
     engine: str,
     output: Path | None,
@@ -68,6 +74,7 @@ def extract(
 
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
     recipes.check(contrasts, method, stream, pooling, desk.seed)
+    _check_sites(stream, modules, head)
     target = _target(output, data)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
@@ -81,18 +88,34 @@ def extract(
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
             found = recipes.extract(
-                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar)
-            )
+                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar),
+                modules=modules, head=head,
+            )  # fmt: skip
         depth = runner.info.n_layers
     found.save(target)
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
     desk.result(record, text=_summary(found, target, depth))
+    if "read_reason" in found.calibration:
+        site = found.read_site(depth)
+        desk.note(f"reads best at {layer_words(site.layer, depth)}: {found.calibration['read_reason']}")
     layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
     desk.note(
         f"next: trimtab generate {model} --prompt '…' --steer {target}"
         f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5   "
         f"(steers {layer_words(layer, depth)})"
     )
+
+
+def _check_sites(streams: tuple[str, ...], modules: str | None, head: int | None) -> None:
+    """Refuse flags that name sites in two ways."""
+    from trimtab.recipes.modules import compile_modules
+
+    if head is not None and (head < 0 or modules is not None or set(streams) != {"head_out"}):
+        raise InputError(f"--head {head} keeps one head of --stream head_out, counted from 0; give that stream alone")
+    if modules is not None:
+        compile_modules(modules)
+        if streams != ("resid_post",):
+            raise InputError("--modules and --stream both choose what is read; give one of them")
 
 
 def _target(output: Path | None, data: str) -> Path:

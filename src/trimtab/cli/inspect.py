@@ -78,20 +78,27 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
     from rich.text import Text
 
     origin = {k: v for k, v in record["origin"].items() if v not in (None, {}, [])}
-    head = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
+    title = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
     about = Table("", "", box=None, show_header=False, pad_edge=False)
     for key, value in origin.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        if isinstance(value, dict):  # what each site reads stands in the table of sites
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if k != "read_separation")
+        text = str(value)
         about.add_row(key, Text(text))
     calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
-    about.add_row("calibration", Text(calibration or "none; run trimtab sweep"))
-    sites = Table("site", "width", "typical norm", "raw norm ÷ typical", box=None, pad_edge=False)
+    steering = "" if "layer" in vectors.calibration else "no layer to steer at; run trimtab sweep"
+    about.add_row("calibration", Text("\n".join(filter(None, (calibration, steering)))))
+    separation = vectors.origin.parameters.get("read_separation", {})
+    head = ["site", "width", "typical norm", *(["separation"] if separation else []), "raw norm ÷ typical"]
+    sites = Table(*head, box=None, pad_edge=False)
     for row in record["sites"]:
         ratios = row["norms_over_typical"].items()
         ratio = "  ".join(f"{c} {'?' if r is None else format(r, '.3f')}" for c, r in ratios)
         typical = "?" if row["typical_norm"] is None else f"{row['typical_norm']:.4g}"
-        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio))
-    parts: list[Any] = [Text("\n".join(head)), Text(), about, Text(), sites]
+        apart = separation.get(row["site"])
+        told = [] if not separation else ["?" if apart is None else f"{apart:+.2f}"]
+        sites.add_row(row["site"], str(row["width"]), typical, *told, Text(ratio))
+    parts: list[Any] = [Text("\n".join(title)), Text(), about, Text(), sites]
     if len(vectors.concepts) > 1:
         for site in shown:
             parts += [Text(), _similarities(vectors, site, depth)]
