@@ -55,7 +55,9 @@ def test_it_is_what_fresh_data_show_along_the_same_row(paired):
 
 def test_the_best_site_wins_and_the_residual_has_the_first_word():
     found = reading_calibration({Site(1): 1.0, Site(2): 2.5, Site(4): 2.0, Site(3, "mlp_out"): 9.0})
-    assert found["read_layer"] == 2 and "2.50 std" in found["read_reason"] and "layer_4" in found["read_reason"]
+    assert (
+        found["read_layer"] == 2 and "2.50 std" in found["read_reason"] and "layer_4" in found["read_reason"]
+    )
     assert "read_stream" not in found
     assert reading_calibration({Site(3, "mlp_out"): 1.0})["read_stream"] == "mlp_out"
     assert reading_calibration({Site(1): 0.0}) == reading_calibration({}) == {}

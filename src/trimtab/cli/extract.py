@@ -15,11 +15,11 @@ from trimtab.extraction import DEFAULT, METHODS
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
+from .progress import counter
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
     from trimtab.directions import ConceptVectors
-    from trimtab.engines.base import Progress
 
 
 @verb("extract", output="Vector file to write [default: <data>.safetensors].")
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 @click.option("--layers", default="all", help="Layers to read: 12-16,18,-4,50%,40-60% or all.")
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to read; may be repeated.")
 @click.option(
-    "--modules", default=None, metavar="REGEX", help="Modules to read instead, e.g. 'layers\\.3\\.mlp\\.down_proj'."
+    "--modules",
+    default=None,
+    metavar="REGEX",
+    help="Modules to read instead, e.g. 'layers\\.3\\.mlp\\.down_proj'.",
 )
 @click.option("--head", type=int, default=None, help="Keep one attention head; needs --stream head_out.")
 @click.option(
@@ -88,7 +91,7 @@ def extract(
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
             found = recipes.extract(
-                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar),
+                runner, contrasts, method, layers, stream, pooling, desk.seed, counter(bar),
                 modules=modules, head=head,
             )  # fmt: skip
         depth = runner.info.n_layers
@@ -111,7 +114,9 @@ def _check_sites(streams: tuple[str, ...], modules: str | None, head: int | None
     from trimtab.recipes.modules import compile_modules
 
     if head is not None and (head < 0 or modules is not None or set(streams) != {"head_out"}):
-        raise InputError(f"--head {head} keeps one head of --stream head_out, counted from 0; give that stream alone")
+        raise InputError(
+            f"--head {head} keeps one head of --stream head_out, counted from 0; give that stream alone"
+        )
     if modules is not None:
         compile_modules(modules)
         if streams != ("resid_post",):
@@ -124,18 +129,6 @@ def _target(output: Path | None, data: str) -> Path:
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
     check_manifest(target)
     return check_writable(target)
-
-
-def _counter(bar: Any) -> Progress:
-    """Turn "done of total" into steps of a bar; each pass over the data starts at 0 again."""
-    last = 0
-
-    def count(done: int, total: int) -> None:
-        nonlocal last
-        bar.advance(done - last if done >= last else done)
-        last = done
-
-    return count
 
 
 def _plan(

@@ -16,6 +16,7 @@ from trimtab.errors import TrimtabError
 VERBS = {
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
+    "read": ("Look", "Read existing texts with concept vectors, token by token."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "demo": ("Help", "Extract, steer and read the embedded model; writes report.html."),
     "doctor": ("Help", "Engines, versions, GPU, what is missing and the line that installs it."),

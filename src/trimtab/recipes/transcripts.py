@@ -102,7 +102,9 @@ def encode(engine: Engine, text: str | Sequence[Message] | Prompt, name: str) ->
     if isinstance(text, (str, Prompt)):
         return engine.encode(text, bare=True)
     if engine.info.template_hash is None:
-        raise InputError(f"{name} is a chat, and {engine.info.id} has no chat template: give bare text instead")
+        raise InputError(
+            f"{name} is a chat, and {engine.info.id} has no chat template: give bare text instead"
+        )
     try:
         return engine.encode(text, generation_prompt=False)
     except InputError as error:
