@@ -1,6 +1,6 @@
 """The neutral pool: what every dose is measured against must not change by accident."""
 
-from trimtab.data.neutral import neutral_hash, neutral_texts
+from trimtab.data.neutral import neutral_hash, neutral_questions, neutral_texts, questions_hash
 
 FEELING = {"love", "hate", "happy", "sad", "angry", "afraid", "joy", "terrible", "wonderful", "cry", "laugh"}
 
@@ -17,3 +17,23 @@ def test_the_pool_is_as_described():
 def test_the_pool_is_pinned():
     """Norms measured on other texts differ: changing them changes every dose."""
     assert neutral_hash() == "c9738227c440a717790878a50dfcb0f4"
+
+
+#: Beginnings of words that say nothing of a subject.
+SMALL = set("the how and for wha whe whi why who are doe can wit tha thi fro i".split())
+
+
+def test_every_text_answers_a_question_of_its_own():
+    """Row by row: question and text share a word beyond the small ones, and no question is asked twice."""
+    pairs = list(zip(neutral_questions(), neutral_texts(), strict=True))
+    assert len({q for q, _ in pairs}) == len(pairs) and all(q.endswith("?") for q, _ in pairs)
+    for question, text in pairs:
+        asked, said = (
+            {w.strip(".,;?'").lower()[:4] for w in t.split() if len(w) > 3} for t in (question, text)
+        )
+        assert asked & said, (question, text)
+    assert not {w.strip(".,?").lower() for q, _ in pairs for w in q.split()} & FEELING
+
+
+def test_the_questions_are_pinned():
+    assert questions_hash() == "69d23f23f3b7c5110e36f0ea89f7e737"

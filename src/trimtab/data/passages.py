@@ -55,7 +55,7 @@ def load_passages(path: Path, blocks: bool = False) -> list[Passage]:
 
 def split_passages(text: str, name: str, blocks: bool = False) -> list[Passage]:
     """One text, or its blocks between blank lines, named `name:1`, `name:2`, …"""
-    parts = [p.strip("\n") for p in re.split(r"\n[ \t]*\n", text)] if blocks else [text.strip("\n")]
+    parts = [p.strip("\n") for p in re.split(r"\n(?:[ \t]*\n)+", text)] if blocks else [text.strip("\n")]
     parts = [p for p in parts if p.strip()]
     if not parts:
         raise InputError(f"{name} is blank: there is nothing to read")
