@@ -19,8 +19,8 @@ def test_the_pool_is_pinned():
     assert neutral_hash() == "c9738227c440a717790878a50dfcb0f4"
 
 
-#: Beginnings of words that say nothing of a subject.
-SMALL = set("the how and for wha whe whi why who are doe can wit tha thi fro i".split())
+#: Words that say nothing of a subject.
+SMALL = set("the how and for are who why what when which where does with from this that there can".split())
 
 
 def test_every_text_answers_a_question_of_its_own():
@@ -28,12 +28,11 @@ def test_every_text_answers_a_question_of_its_own():
     pairs = list(zip(neutral_questions(), neutral_texts(), strict=True))
     assert len({q for q, _ in pairs}) == len(pairs) and all(q.endswith("?") for q, _ in pairs)
     for question, text in pairs:
-        asked, said = (
-            {w.strip(".,;?'").lower()[:4] for w in t.split() if len(w) > 3} for t in (question, text)
-        )
-        assert asked & said, (question, text)
+        asked, said = ({w.strip(".,;?'").lower() for w in t.split()} - SMALL for t in (question, text))
+        begun = [{w[:3] for w in words if len(w) > 2} for words in (asked, said)]
+        assert begun[0] & begun[1], (question, text)
     assert not {w.strip(".,?").lower() for q, _ in pairs for w in q.split()} & FEELING
 
 
 def test_the_questions_are_pinned():
-    assert questions_hash() == "69d23f23f3b7c5110e36f0ea89f7e737"
+    assert questions_hash() == "e83fa7263e06ba5c036cdfe80280bf1f"
