@@ -36,8 +36,9 @@ def story(strip: Strip) -> dict[str, Any]:
 def hundredths(values: np.ndarray) -> Any:
     """Whole hundredths within ±9, as lists; None where nothing was read."""
     read = np.isfinite(values)
-    found = np.rint(np.clip(np.where(read, values, 0), -9, 9) * 100).astype(int)
-    return np.where(read, found.astype(object), None).tolist()
+    found = np.rint(np.clip(np.where(read, values, 0), -9, 9) * 100).astype(int).astype(object)
+    found[~read] = None
+    return found.tolist()
 
 
 def controls(concepts: Sequence[str], legend: str, smooth: bool) -> str:
