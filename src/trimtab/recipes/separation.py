@@ -26,23 +26,24 @@ from trimtab.sites import Site
 
 def separation(direction: Direction, evidence: Evidence) -> float:
     """d' of one concept at one site; NaN where std is unknown or 0."""
-    shift = mean_difference(evidence)
+    inside = direction.unit != 0  # one head's direction is judged by that head's states
+    shift = mean_difference(evidence)[inside]
     length = float(shift @ shift)
     if not direction.std or not length:
         return float("nan")
-    kept = max(0.0, 1.0 - _noise(evidence) / length)
-    return float(shift @ direction.unit.astype(np.float64)) * kept / direction.std
+    kept = max(0.0, 1.0 - _noise(evidence, inside) / length)
+    return float(shift @ direction.unit[inside].astype(np.float64)) * kept / direction.std
 
 
-def _noise(evidence: Evidence) -> float:
+def _noise(evidence: Evidence, inside: np.ndarray) -> float:
     """Expected squared length that chance adds to the mean difference; 0 where it cannot be told."""
     if not evidence.paired:
-        return sum(float(v.sum()) / evidence.count[g] for g, v in evidence.var.items())
+        return sum(float(v[inside].sum()) / evidence.count[g] for g, v in evidence.var.items())
     n = evidence.pairs
     if evidence.factor is None or n < 2:
         return 0.0
-    shift = mean_difference(evidence)
-    return (float(np.sum(evidence.factor**2)) - n * float(shift @ shift)) / (n - 1) / n
+    shift = mean_difference(evidence)[inside]
+    return (float(np.sum(evidence.factor[:, inside] ** 2)) - n * float(shift @ shift)) / (n - 1) / n
 
 
 def separations(

@@ -21,7 +21,7 @@ from trimtab.errors import InputError, UnknownName
 from trimtab.evidence import Evidence
 from trimtab.extraction import DEFAULT, make, method_class
 from trimtab.extraction.method import ExtractionWarning, Method
-from trimtab.heads import head_part
+from trimtab.heads import head_part, head_slice
 from trimtab.recipes.modules import sites_of_modules
 from trimtab.recipes.neutral import IN_A_CHAT, NORMS_OF, NeutralStates, measure
 from trimtab.recipes.reading import Reading, read
@@ -88,10 +88,7 @@ def extract(
     """
     contrasts = _contrasts(data)
     chosen = check(contrasts, method, streams, pooling, seed)
-    if modules is None:
-        sites = choose_sites(engine.info, layers, streams)
-    else:
-        sites = sites_of_modules(engine, modules, layers)
+    sites = _sites(engine, layers, streams, modules, head)
     readings = [read(engine, c, pooling) for c in contrasts]
     evidence = _collect(engine, readings, sites, chosen, progress)
     directions = _fit(chosen, contrasts, evidence)
@@ -121,6 +118,20 @@ def with_read_site(
         origin=dataclasses.replace(vectors.origin, parameters=parameters),
         calibration={**vectors.calibration, **reading_calibration(found)},
     )
+
+
+def _sites(
+    engine: Engine, layers: LayerSpec, streams: Sequence[str], modules: str | None, head: int | None
+) -> list[Site]:
+    """The sites to read, by streams or by module names; a head that they do not have is refused."""
+    info = engine.info
+    sites = (
+        choose_sites(info, layers, streams) if modules is None else sites_of_modules(engine, modules, layers)
+    )
+    if head is not None:
+        for site in sites:
+            head_slice(site, info.width(site), head, info.n_heads)
+    return sites
 
 
 def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> list[Site]:
