@@ -272,3 +272,10 @@ def test_a_head_or_a_module_that_the_model_lacks(refused, joy_pairs, tmp_path):
 def test_it_says_where_it_reads_best(trimtab, joy_pairs, tmp_path):
     done = trimtab(*REFERENCE, "--data", joy_pairs, "-o", tmp_path / "x.safetensors")
     assert "reads best at layer" in done.err and "std of neutral reply tokens" in done.err
+
+
+def test_a_dry_run_says_which_modules_or_head(trimtab, no_model, joy_pairs):
+    dry = (*REFERENCE, "--data", joy_pairs, "--dry-run", "--json")
+    assert trimtab(*dry, "--modules", "mlp").record["streams"] == ["modules mlp"]
+    head = trimtab(*dry, "--stream", "head_out", "--head", "2").record
+    assert head["streams"] == ["head 2 of head_out"]

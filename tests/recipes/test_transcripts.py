@@ -184,3 +184,23 @@ def test_what_is_refused(engine, readout, vectors, monkeypatch):
     monkeypatch.setattr(engine, "info", dataclasses.replace(engine.info, template_hash=None))
     with pytest.raises(InputError, match="c is a chat, and tiny has no chat template"):
         read_texts(engine, readout, [CHAT], names=["c"])
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "text", ["Once upon a time, there was a dog.", "Grüße 🙂 und “mehr”!", " two  spaces\n\nand more"]
+)
+def test_pieces_of_a_sentencepiece_tokenizer(shared_models, text):
+    """Blanks in front of words, characters spelled in bytes: the pieces are still the text."""
+    engine = load_engine(shared_models / "stories260K" / "hf", "transformers")
+    prompt = engine.encode(text, bare=True)
+    pieces = pieces_of(engine, prompt.tokens)
+    assert "".join(pieces) == engine.decode(prompt.tokens, special=True)
+    assert "".join(pieces[1:]).strip() == text.strip() and not any("\ufffd" in p for p in pieces)
+
+
+@pytest.mark.engine
+def test_pieces_of_the_embedded_model():
+    engine = load_engine("embedded", "transformers")
+    prompt = engine.encode(CHAT, generation_prompt=False)
+    assert "".join(pieces_of(engine, prompt.tokens)) == engine.decode(prompt.tokens, special=True)

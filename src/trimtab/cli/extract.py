@@ -84,7 +84,9 @@ def extract(
     for note in (n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
-        desk.result(*_plan(desk, model, target, contrasts, method, layers, stream, pooling, seen))
+        where = stream if modules is None else (f"modules {modules}",)
+        where = where if head is None else (f"head {head} of {stream[0]}",)
+        desk.result(*_plan(desk, model, target, contrasts, method, layers, where, pooling, seen))
         return
     started = time.monotonic()
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
@@ -101,10 +103,12 @@ def extract(
     if "read_reason" in found.calibration:
         site = found.read_site(depth)
         desk.note(f"reads best at {layer_words(site.layer, depth)}: {found.calibration['read_reason']}")
-    layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
+    first = found.sites[0].stream
+    layer = found.choose_layers(None, depth, first)[0]
     desk.note(
         f"next: trimtab generate {model} --prompt '…' --steer {target}"
-        f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5   "
+        f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5"
+        f"{'' if first == 'resid_post' else f' --stream {first}'}   "
         f"(steers {layer_words(layer, depth)})"
     )
 

@@ -19,7 +19,7 @@ def compile_modules(pattern: str) -> re.Pattern[str]:
         return re.compile(rf"(?:.*\.)?(?:{pattern})")
     except re.error as error:
         raise InputError(
-            f"--modules {pattern!r} is not a regular expression: {error}; e.g. layers\\.(3|5)\\.mlp\\.down_proj"
+            f"--modules '{pattern}' is not a regular expression: {error}; e.g. layers\\.(3|5)\\.mlp\\.down_proj"
         ) from error
 
 
@@ -37,13 +37,13 @@ def sites_of_modules(engine: Engine, pattern: str, layers: LayerSpec = "all") ->
         )
         near = difflib.get_close_matches(plain, ends, n=3, cutoff=0.3)
         raise InputError(
-            f"no module that trimtab can read matches --modules {pattern!r}; near: {', '.join(near) or 'none'}"
+            f"no module that trimtab can read matches --modules '{pattern}'; near: {', '.join(near) or 'none'}"
         )
     chosen = set(resolve_layers(layers, engine.info.n_layers))
     inside = sorted(s for s in found if s.layer in chosen)
     if not inside:
         raise InputError(
-            f"--modules {pattern!r} matches blocks {sorted({s.layer for s in found})}, and --layers names "
+            f"--modules '{pattern}' matches blocks {sorted({s.layer for s in found})}, and --layers names "
             f"{sorted(chosen)}: nothing is left to read"
         )
     return inside
