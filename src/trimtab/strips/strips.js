@@ -54,7 +54,7 @@ function tell(k, i) {
   const parts = data.concepts.map(
     (e, c) => `${e} ${number(story.z[i][c], e)} (sentence ${number(story.s[i][c], e)})`);
   const out = $("readout" + k), word = document.createElement("b");
-  word.textContent = "“" + story.t[i].trim() + "” ";
+  word.textContent = "“" + (story.t[i].trim() || "⏎".repeat(story.t[i].split("\n").length - 1) || "␣") + "” ";
   out.replaceChildren(word, parts.join("  ·  ") + (data.units ? "" : "  σ"));
 }
 
