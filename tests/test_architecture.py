@@ -23,9 +23,9 @@ SOURCES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 STOREYS = {
     0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
-        "resolved", "readouts", "formats", "algebra"},
+        "resolved", "readouts", "heads", "formats", "algebra"},
     1: {"data", "extraction", "engines"},
-    2: {"training", "evaluation", "analysis", "recipes"},
+    2: {"training", "evaluation", "analysis", "recipes", "pages", "strips"},
     3: {"cli", "server", "explorer", "demo"},
 }  # fmt: skip
 STOREY = {room: level for level, rooms in STOREYS.items() for room in rooms}

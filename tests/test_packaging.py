@@ -74,4 +74,5 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert inside == shipped
-    assert {"trimtab/py.typed", "trimtab/data/neutral.txt"} <= inside
+    data = {"data/neutral.txt", "data/neutral_questions.txt", "pages/page.css", "strips/strips.js"}
+    assert {"trimtab/py.typed", *(f"trimtab/{name}" for name in data)} <= inside

@@ -20,7 +20,7 @@ if _TYPE_CHECKING:  # what editors and type checkers see; `_HOME` is what runs
     from .plans import Placement, SteeringPlan
     from .prompts import Prompt
     from .readouts import Readout
-    from .recipes import extract
+    from .recipes import extract, read_texts
     from .resolved import ResolvedPlan
     from .sites import ModelInfo, Site
 
@@ -54,6 +54,7 @@ __all__ = [
     "extract",
     "load",
     "load_engine",
+    "read_texts",
     "save",
 ]
 
@@ -85,6 +86,7 @@ _HOME = {
     "extract": "recipes",
     "load": "formats",
     "load_engine": "engines",
+    "read_texts": "recipes",
     "save": "formats",
 }
 

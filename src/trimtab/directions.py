@@ -353,6 +353,23 @@ class ConceptVectors:
 
         return algebra.orthogonalised(self, against)
 
+    def only_head(self, head: int, n_heads: int) -> ConceptVectors:
+        """The part of the directions at `head_out` that one head carries (`trimtab.heads`)."""
+        from trimtab.heads import only_head
+
+        return only_head(self, head, n_heads)
+
+    def read_site(self, n_layers: int | None = None) -> Site:
+        """Where the file is read by default: where its calibration says that reading separates best, else where
+        `choose_layers` would steer.
+        """
+        layer, stream = self.calibration.get("read_layer"), self.calibration.get("read_stream", "resid_post")
+        if layer is not None and Site(int(layer), stream) in self.tables:  # a subset may have left it out
+            return Site(int(layer), stream)
+        stream = "resid_post" if self.layers() else self.sites[0].stream
+        depth = n_layers or self.origin.n_layers or max(s.layer for s in self.sites) + 1
+        return Site(self.choose_layers(None, depth, stream)[0], stream)
+
     def choose_layers(
         self, spec: LayerSpec | None, n_layers: int, stream: str = "resid_post"
     ) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trimtab.directions import ConceptVectors
@@ -280,3 +281,49 @@ def test_a_text_longer_than_the_context(refused, tmp_path):
 def test_a_flag_that_the_engine_does_not_know(refused, joy_pairs, tmp_path):
     argv = (*REFERENCE, "--data", joy_pairs, "-o", tmp_path / "v.safetensors", "--dtype", "float32")
     assert "reference engine takes no --dtype" in refused(*argv)
+
+
+# --- one head, and modules
+
+
+def test_one_head_is_zero_elsewhere_and_calibrated(trimtab, joy_pairs, tmp_path):
+    target = tmp_path / "head.safetensors"
+    flags = ("--stream", "head_out", "--head", "2", "--layers", "1-2")
+    record = trimtab(*REFERENCE, "--data", joy_pairs, "-o", target, *flags, "--json").record
+    found = ConceptVectors.load(target)
+    assert (
+        record["sites"] == ["layer_1.head_out", "layer_2.head_out"] and found.origin.parameters["head"] == 2
+    )
+    for table in found.tables.values():
+        row = table.vectors[0]
+        assert not row[:20].any() and not row[30:].any() and np.linalg.norm(row) == pytest.approx(1)
+        assert table.std[0] > 0  # measured along the head's own row, so z can be read
+    assert found.read_site().stream == "head_out"
+
+
+def test_sites_are_named_in_one_way(refused, no_model, joy_pairs):
+    data = ("--data", joy_pairs)
+    assert "keeps one head of --stream head_out" in refused(*REFERENCE, *data, "--head", "1")
+    both = ("--stream", "mlp_out", "--modules", "mlp")
+    assert "give one of them" in refused(*REFERENCE, *data, *both)
+    assert "not a regular expression" in refused(*REFERENCE, *data, "--modules", "layers.(3")
+    head = ("--stream", "head_out", "--head", "1", "--modules", "mlp")
+    assert "give that stream alone" in refused(*REFERENCE, *data, *head)
+
+
+def test_a_head_or_a_module_that_the_model_lacks(refused, joy_pairs, tmp_path):
+    data = ("--data", joy_pairs, "-o", tmp_path / "x.safetensors")
+    assert "head 4 does not exist" in refused(*REFERENCE, *data, "--stream", "head_out", "--head", "4")
+    assert "no named modules" in refused(*REFERENCE, *data, "--modules", "mlp")
+
+
+def test_it_says_where_it_reads_best(trimtab, joy_pairs, tmp_path):
+    done = trimtab(*REFERENCE, "--data", joy_pairs, "-o", tmp_path / "x.safetensors")
+    assert "reads best at layer" in done.err and "std of neutral reply tokens" in done.err
+
+
+def test_a_dry_run_says_which_modules_or_head(trimtab, no_model, joy_pairs):
+    dry = (*REFERENCE, "--data", joy_pairs, "--dry-run", "--json")
+    assert trimtab(*dry, "--modules", "mlp").record["streams"] == ["modules mlp"]
+    head = trimtab(*dry, "--stream", "head_out", "--head", "2").record
+    assert head["streams"] == ["head 2 of head_out"]

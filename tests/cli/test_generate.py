@@ -133,11 +133,12 @@ def test_bare_text_to_a_chat_model_warns_once(trimtab):
 def test_readings_cover_every_generated_token(trimtab, engine, joy):
     record = trimtab(*ASK, *FEW, "--read", joy, "--json").record
     read, vectors = record["readings"], ConceptVectors.load(joy)
-    assert (read["concepts"], read["layers"], read["unit"]) == (["joy"], [2], "z")
+    site = vectors.read_site()
+    assert (read["concepts"], read["layers"], read["unit"]) == (["joy"], [site.layer], "z")
     assert read["start"] == record["prompt_tokens"] == 4
     whole = [*engine.encode("I feel really", bare=True).tokens, *record["tokens"]]
-    states = engine.capture(whole, [2])[0][2][3:-1]
-    table = vectors.table(Site(2))
+    states = engine.capture(whole, [site])[0][site][3:-1]
+    table = vectors.table(site)
     z = (states @ table.vectors[0] - table.mean[0]) / table.std[0]
     assert np.allclose(np.array(read["values"])[:, 0, 0], z, rtol=1e-3, atol=1e-3)
 

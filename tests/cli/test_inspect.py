@@ -42,7 +42,9 @@ def test_an_extracted_file_shows_where_it_comes_from(trimtab, joy):
     assert all(
         w in done.out for w in ("mean_diff", "tiny", "mean_all", "joy/positive 12", "run trimtab sweep")
     )
-    assert trimtab("inspect", joy, "--json").record["origin"]["n_layers"] == 4
+    record = trimtab("inspect", joy, "--json").record
+    assert record["origin"]["n_layers"] == 4
+    assert f"read_layer {record['calibration']['read_layer']}" in done.out and "separation" in done.out
 
 
 def test_whether_it_fits_a_model(trimtab, refused, moods, tmp_path):

@@ -28,7 +28,7 @@ class Words:
 
     words = ("", "Ann", " slept", ".", " Then", " she", " sang", ".")
 
-    def decode(self, tokens):
+    def decode(self, tokens, special=False):
         return "".join(self.words[t] for t in tokens)
 
 

@@ -17,11 +17,11 @@ from trimtab.extraction.names import resolve
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
+from .progress import counter
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
     from trimtab.directions import ConceptVectors
-    from trimtab.engines.base import Progress
     from trimtab.extraction.method import Method
 
 
@@ -58,6 +58,13 @@ class MethodName(click.Choice):
 @click.option("--layers", default="all", help="Layers to read: 12-16,18,-4,50%,40-60% or all.")
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to read; may be repeated.")
 @click.option(
+    "--modules",
+    default=None,
+    metavar="REGEX",
+    help="Modules to read instead, e.g. 'layers\\.3\\.mlp\\.down_proj'.",
+)
+@click.option("--head", type=int, default=None, help="Keep one attention head; needs --stream head_out.")
+@click.option(
     "--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's]."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
@@ -74,6 +81,8 @@ def extract(
     layers: str,
     stream: tuple[str, ...],
     pooling: str | None,
+    modules: str | None,
+    head: int | None,
     dry_run: bool,
     engine: str,
     output: Path | None,
@@ -90,6 +99,7 @@ def extract(
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
     chosen = recipes.choose_method(method, desk.seed, settings)
     recipes.check(contrasts, chosen, stream, pooling, desk.seed)
+    _check_sites(stream, modules, head)
     target = _target(output, data)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
@@ -99,25 +109,47 @@ def extract(
     for note in (n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
-        desk.result(*_plan(desk, model, target, contrasts, chosen, layers, stream, pooling, seen))
+        where = stream if modules is None else (f"modules {modules}",)
+        where = where if head is None else (f"head {head} of {stream[0]}",)
+        desk.result(*_plan(desk, model, target, contrasts, chosen, layers, where, pooling, seen))
         return
     started = time.monotonic()
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
             found = recipes.extract(
-                runner, contrasts, chosen, layers, stream, pooling, desk.seed, _counter(bar)
-            )
+                runner, contrasts, chosen, layers, stream, pooling, desk.seed, counter(bar),
+                modules=modules, head=head,
+            )  # fmt: skip
         depth = runner.info.n_layers
     found.save(target)
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
     desk.result(record, text=_summary(found, target, depth))
-    layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
+    if "read_reason" in found.calibration:
+        site = found.read_site(depth)
+        desk.note(f"reads best at {layer_words(site.layer, depth)}: {found.calibration['read_reason']}")
+    first = found.sites[0].stream
+    layer = found.choose_layers(None, depth, first)[0]
     desk.note(
         f"next: trimtab generate {model} --prompt '…' --steer {target}"
-        f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5   "
+        f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5"
+        f"{'' if first == 'resid_post' else f' --stream {first}'}   "
         f"(steers {layer_words(layer, depth)})"
     )
+
+
+def _check_sites(streams: tuple[str, ...], modules: str | None, head: int | None) -> None:
+    """Refuse flags that name sites in two ways."""
+    from trimtab.recipes.modules import compile_modules
+
+    if head is not None and (head < 0 or modules is not None or set(streams) != {"head_out"}):
+        raise InputError(
+            f"--head {head} keeps one head of --stream head_out, counted from 0; give that stream alone"
+        )
+    if modules is not None:
+        compile_modules(modules)
+        if streams != ("resid_post",):
+            raise InputError("--modules and --stream both choose what is read; give one of them")
 
 
 def _target(output: Path | None, data: str) -> Path:
@@ -126,18 +158,6 @@ def _target(output: Path | None, data: str) -> Path:
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
     check_manifest(target)
     return check_writable(target)
-
-
-def _counter(bar: Any) -> Progress:
-    """Turn "done of total" into steps of a bar; each pass over the data starts at 0 again."""
-    last = 0
-
-    def count(done: int, total: int) -> None:
-        nonlocal last
-        bar.advance(done - last if done >= last else done)
-        last = done
-
-    return count
 
 
 def _plan(

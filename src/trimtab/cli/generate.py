@@ -161,15 +161,13 @@ def _messages(text: str) -> list[dict[str, str]]:
 
 
 def _readout(vectors: ConceptVectors | None, info: ModelInfo) -> Readout | None:
-    """The file's rows at its recommended layer; z-scores where it stores mean and std, else raw coordinates."""
+    """The file's rows where it reads best; z-scores where it stores mean and std, else raw coordinates."""
     from trimtab.readouts import Readout
-    from trimtab.sites import Site
 
     if vectors is None:
         return None
     vectors.check_model(info)
-    stream = "resid_post" if vectors.layers() else vectors.sites[0].stream
-    site = Site(vectors.choose_layers(None, info.n_layers, stream)[0], stream)
+    site = vectors.read_site(info.n_layers)
     table = vectors.table(site)
     z = table.mean is not None and table.std is not None and bool((table.std > 0).all())
     return Readout.from_vectors(vectors, [site], z=z)

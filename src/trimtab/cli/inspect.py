@@ -81,27 +81,29 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
     from trimtab.formats.foreign import layer_names
 
     origin = {k: v for k, v in record["origin"].items() if v not in (None, {}, [])}
-    head = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
+    title = [f"{record['file']}: {', '.join(vectors.concepts)}", f"content hash {vectors.hash}"]
     about = Table("", "", box=None, show_header=False, pad_edge=False)
     for key, value in origin.items():
-        shown_values = {k: v for k, v in value.items() if k != "source"} if isinstance(value, dict) else value
-        text = (
-            ", ".join(f"{k} {v}" for k, v in shown_values.items()) if isinstance(value, dict) else str(value)
-        )
-        about.add_row(key, Text(text))
+        if isinstance(value, dict):  # what each site reads, and where, stands in the table of sites
+            left_out = ("read_separation", "source")
+            value = ", ".join(f"{k} {v}" for k, v in value.items() if k not in left_out)
+        about.add_row(key, Text(str(value)))
     calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
-    about.add_row("calibration", Text(calibration or "none; run trimtab sweep"))
+    steering = "" if "layer" in vectors.calibration else "no layer to steer at; run trimtab sweep"
+    about.add_row("calibration", Text("\n".join(filter(None, (calibration, steering)))))
     theirs = {s.key: name for s, name in layer_names(vectors).items()}
-    sites = Table("site", "width", "typical norm", "raw norm ÷ typical", box=None, pad_edge=False)
-    if theirs:
-        sites.add_column("read as")
+    separation = vectors.origin.parameters.get("read_separation", {})
+    head = ["site", "width", "typical norm", *(["separation"] if separation else []), "raw norm ÷ typical"]
+    sites = Table(*head, *(["read as"] if theirs else []), box=None, pad_edge=False)
     for row in record["sites"]:
         ratios = row["norms_over_typical"].items()
         ratio = "  ".join(f"{c} {'?' if r is None else format(r, '.3f')}" for c, r in ratios)
         typical = "?" if row["typical_norm"] is None else f"{row['typical_norm']:.4g}"
+        apart = separation.get(row["site"])
+        told = [] if not separation else ["?" if apart is None else f"{apart:+.2f}"]
         named = [Text(theirs.get(row["site"], ""))] if theirs else []
-        sites.add_row(row["site"], str(row["width"]), typical, Text(ratio), *named)
-    parts: list[Any] = [Text("\n".join(head)), Text(), about, Text(), sites]
+        sites.add_row(row["site"], str(row["width"]), typical, *told, Text(ratio), *named)
+    parts: list[Any] = [Text("\n".join(title)), Text(), about, Text(), sites]
     if len(vectors.concepts) > 1:
         for site in shown:
             parts += [Text(), _similarities(vectors, site, depth)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -56,6 +57,18 @@ class Progress:
             self._bar.stop()
         elif not self._quiet and time.monotonic() - self._start >= EVERY:
             print(self.line(), file=self._stream, flush=True)
+
+
+def counter(bar: Progress) -> Callable[[int, int], None]:
+    """Turn a study's "done of total" into steps of a bar; each pass over the data starts at 0 again."""
+    last = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal last
+        bar.advance(done - last if done >= last else done)
+        last = done
+
+    return count
 
 
 def _rich_bar(stream: TextIO) -> Any:

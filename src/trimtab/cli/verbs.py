@@ -16,6 +16,7 @@ from trimtab.errors import TrimtabError
 VERBS = {
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
+    "read": ("Look", "Read existing texts with concept vectors, token by token."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),
     "ls": ("Move", "List the vector files of a folder and of the library."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,36 +15,9 @@ from trimtab.engines.base import Engine
 from trimtab.evaluation.statistics import auc
 from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
+from trimtab.recipes import transcripts
 from trimtab.sites import Site
-
-_SENTENCE_END = re.compile(r"""[.!?]["']?\s*$""")
-
-
-@dataclass(frozen=True, eq=False)
-class Strip:
-    """A text token by token: `pieces` [T] and z-scores [T, concepts]; `truth` names the emotion at each
-    token.
-    """
-
-    pieces: tuple[str, ...]
-    z: np.ndarray
-    truth: tuple[str, ...] = ()
-
-    @property
-    def sentences(self) -> list[tuple[int, int]]:
-        """Token ranges of sentences."""
-        ends = [i + 1 for i, p in enumerate(self.pieces) if _SENTENCE_END.search(p)]
-        if not ends or ends[-1] < len(self.pieces):
-            ends.append(len(self.pieces))
-        return [(a, b) for a, b in zip([0, *ends], ends) if b > a]
-
-    @property
-    def smooth(self) -> np.ndarray:
-        """z-scores averaged over each sentence, [T, concepts]."""
-        found = self.z.copy()
-        for a, b in self.sentences:
-            found[a:b] = self.z[a:b].mean(0)
-        return found
+from trimtab.strips.strip import Strip
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +75,8 @@ def coordinates(engine: Engine, readout: Readout, site: Site, prompts: Sequence[
 
 
 def pieces_of(engine: Engine, prompt: Prompt) -> list[str]:
-    """The text that each token adds; joined, they are the decoded text."""
-    found, before = [], ""
-    for i in range(1, len(prompt) + 1):
-        now = engine.decode(prompt.tokens[:i])
-        # A token may change the blank before it; what cannot be split is shown with the later token.
-        found.append(now[len(before) :] if now.startswith(before) else "")
-        before = now if now.startswith(before) else before
-    return found
+    """The text that each token adds, special ones aside."""
+    return transcripts.pieces_of(engine, prompt.tokens, special=False)
 
 
 def study(

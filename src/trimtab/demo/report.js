@@ -1,17 +1,5 @@
-// The report's dial and strips. All data stand in the page; nothing is fetched.
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
+// The report's dial. It follows strips.js, which reads the page's data and draws tokens and stories.
 const sign = (d) => (d === 0 ? "0" : (d > 0 ? "+" : "−") + Math.abs(d));
-
-function token(piece, z) {
-  const span = document.createElement("span");
-  const a = Math.min(Math.abs(z) / 2, 1); // a fixed scale, so that texts can be compared
-  span.className = "tok " + (z > 0 ? "w" : "c") + (z > 1 ? " hi" : z < -1 ? " lo" : "");
-  span.style.setProperty("--a", Math.round(a * 75) + "%");
-  span.textContent = piece;
-  return span;
-}
 
 function say(element, cell) {
   element.replaceChildren(...cell.t.map((piece, i) => token(piece, data.tint ? cell.z[i] / 100 : 0)));
@@ -63,61 +51,6 @@ $("dose").addEventListener("input", (event) => { dial.dose = data.doses[Number(e
 $("tint").addEventListener("change", (event) => { data.tint = event.target.checked; turn(); });
 data.tint = $("tint").checked;
 turn();
-
-// --- the strips
-const strips = { concept: data.emotions[0], smooth: $("smooth").checked };
-
-function values(story) {
-  const column = data.emotions.indexOf(strips.concept);
-  return (strips.smooth ? story.s : story.z).map((row) => row[column] / 100);
-}
-
-function paint() {
-  data.stories.forEach((story, k) => {
-    const box = $("strip" + k), z = values(story), parts = [];
-    story.t.forEach((piece, i) => {
-      if (story.e[i] !== story.e[i - 1]) {
-        const mark = document.createElement("span");
-        mark.className = "turn";
-        mark.textContent = "written as " + story.e[i];
-        parts.push(mark);
-      }
-      const span = token(piece, z[i]);
-      span.dataset.i = i;
-      parts.push(span);
-    });
-    box.replaceChildren(...parts);
-  });
-}
-
-function tell(k, i) {
-  const story = data.stories[k], box = $("strip" + k);
-  box.querySelectorAll(".at").forEach((e) => e.classList.remove("at"));
-  box.querySelector(`[data-i="${i}"]`).classList.add("at");
-  box.dataset.at = i;
-  const number = (v) => (v < 0 ? "−" : "+") + Math.abs(v / 100).toFixed(1);
-  const parts = data.emotions.map((e, c) => `${e} ${number(story.z[i][c])} (sentence ${number(story.s[i][c])})`);
-  const out = $("readout" + k), word = document.createElement("b");
-  word.textContent = "“" + story.t[i].trim() + "” ";
-  out.replaceChildren(word, parts.join("  ·  ") + "  σ");
-}
-
-data.stories.forEach((story, k) => {
-  const box = $("strip" + k);
-  const hover = (event) => { if (event.target.dataset.i) tell(k, Number(event.target.dataset.i)); };
-  box.addEventListener("mouseover", hover);
-  box.addEventListener("click", hover);
-  box.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    tell(k, Math.max(0, Math.min(story.t.length - 1, Number(box.dataset.at ?? -step) + step)));
-  });
-});
-document.querySelectorAll("input[name=concept]").forEach((radio) =>
-  radio.addEventListener("change", () => { strips.concept = radio.value; paint(); }));
-$("smooth").addEventListener("change", (event) => { strips.smooth = event.target.checked; paint(); });
-paint();
 
 document.querySelectorAll("button.copy").forEach((button) =>
   button.addEventListener("click", async () => {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from importlib.resources import files
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 from trimtab.demo import charts
 from trimtab.demo.charts import short, signed
 from trimtab.demo.commands import next_commands
-from trimtab.demo.readings import Strip
 from trimtab.demo.results import DemoResult
 from trimtab.demo.sections import honesty, how, numbers
 from trimtab.evaluation.coherence import coherent
+from trimtab.strips.page import SCALE, box, controls, hundredths, radios, script, story, style
+from trimtab.strips.strip import Strip
 
 
 def page(result: DemoResult) -> str:
@@ -23,7 +23,6 @@ def page(result: DemoResult) -> str:
     css, js = (
         files("trimtab.demo").joinpath(n).read_text(encoding="utf-8") for n in ("report.css", "report.js")
     )
-    data = json.dumps(payload(result), ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     body = "\n".join(
         (
             _top(result),
@@ -42,9 +41,8 @@ def page(result: DemoResult) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>trimtab demo: a small force on the rudder</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        f'{body}\n<script type="application/json" id="data">{data}</script>\n<script>\n{js}</script>\n'
-        "</body>\n</html>\n"
+        f"<title>trimtab demo: a small force on the rudder</title>\n<style>\n{css}{style()}</style>\n</head>\n<body>\n"
+        f"{body}\n{script(payload(result), js)}</body>\n</html>\n"
     )
 
 
@@ -57,6 +55,8 @@ def payload(result: DemoResult) -> dict[str, Any]:
     count = range(len(shown.prompts))
     return {
         "emotions": list(s.emotions),
+        "concepts": list(s.emotions),
+        "turn": "written as ",
         "doses": list(s.doses),
         "prompts": [p[-1]["content"] for p in shown.prompts],
         "personas": {e: result.materials.personas[e] for e in s.emotions},
@@ -79,23 +79,14 @@ def payload(result: DemoResult) -> dict[str, Any]:
 
 def _cell(strip: Strip, concept: int, p: float) -> dict[str, Any]:
     """Answers are short, and single tokens swing: the dial tints whole sentences."""
-    return {"t": list(strip.pieces), "z": _hundredths(strip.smooth[:, concept]), "p": round(p, 3)}
+    return {"t": list(strip.pieces), "z": hundredths(strip.smooth[:, concept]), "p": round(p, 3)}
 
 
 def _story(strip: Strip) -> dict[str, Any]:
     # The first token of a text is an attention sink: its state says nothing about the text.
     z = strip.z.copy()
     z[0] = 0
-    return {
-        "t": list(strip.pieces),
-        "e": list(strip.truth),
-        "z": _hundredths(z),
-        "s": _hundredths(strip.smooth),
-    }
-
-
-def _hundredths(values: np.ndarray) -> Any:
-    return np.rint(np.clip(values, -9, 9) * 100).astype(int).tolist()
+    return {**story(strip), "z": hundredths(z)}
 
 
 # --- sections ----------------------------------------------------------------------------------------
@@ -158,27 +149,11 @@ the untouched model reads “<span class="emotion">{first}</span>” in it</labe
 </div></section>"""
 
 
-SCALE = '<span class="scale">−2σ <i></i> +2σ</span>'
-
-
 def _card(name: str, label: str, kind: str) -> str:
     return (
         f'<article class="card {kind}" id="{name}"><h3><span>{label}</span><b></b></h3>'
         '<p class="says"></p><div class="meter">reads as <span class="emotion"></span> <b class="p"></b>'
         '<div class="track"><div class="fill"></div></div><span class="note"></span></div></article>'
-    )
-
-
-def radios(name: str, values: tuple[str, ...], legend: str) -> str:
-    """A row of choices of which the first is chosen."""
-    return (
-        f'<fieldset class="choices" aria-label="{legend}">'
-        + "".join(
-            f'<label><input type="radio" name="{name}" value="{v}"{" checked" if i == 0 else ""}>'
-            f"<span>{v}</span></label>"
-            for i, v in enumerate(values)
-        )
-        + "</fieldset>"
     )
 
 
@@ -234,12 +209,8 @@ def _zero(curve: Any) -> int:
 def _strips(result: DemoResult) -> str:
     r = result.readings
     scores = ", ".join(f"{c} {short(v)}" for c, v in r.auc.items())
-    boxes = "".join(
-        f'<div class="strip" id="strip{k}" tabindex="0" role="group" aria-label="story {k + 1}, '
-        f'token by token; use the arrow keys"></div><div class="readout" id="readout{k}" aria-live="polite">'
-        "Point at a word, or focus the story and use ← →.</div>"
-        for k in range(len(r.strips))
-    )
+    boxes = "".join(box(k, f"story {k + 1}") for k in range(len(r.strips)))
+    choose = controls(tuple(result.settings.emotions), "The arrow to read with", smooth=True)
     return f"""<section aria-labelledby="h-read"><h2 id="h-read">3 · Read with the same arrows</h2>
 <p>The arrow that steers also reads: project each token's hidden state on it. Each story below changes its feeling on
 the way; choose an arrow and watch where it lights up. Single tokens swing (a model decides at full stops, and a name
@@ -247,8 +218,7 @@ says little), so the tint starts as an average over each sentence; point at a wo
 came from chat answers under persona prompts and have never seen a story. Over {r.segments} passages of {r.stories}
 stories, the mean reading tells a feeling from all
 others with AUC {scores} (1 is perfect, .5 is chance).</p>
-<div class="row">{radios("concept", tuple(result.settings.emotions), "The arrow to read with")}
-<label class="check"><input type="checkbox" id="smooth" checked> average over each sentence</label>{SCALE}</div>
+{choose}
 {boxes}</section>"""
 
 

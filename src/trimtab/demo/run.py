@@ -148,8 +148,9 @@ def _write(
         "layers": list(f.layers),
         "best_dose": {c: v.best.dose for c, v in f.curves.items()},
     }
-    replace(vectors, calibration=calibration).save(stage / "feelings.safetensors")
-    replace(honest, calibration={"layer": result.settings.honesty_layer}).save(stage / "honest.safetensors")
+    replace(vectors, calibration={**vectors.calibration, **calibration}).save(stage / "feelings.safetensors")
+    layer = {"layer": result.settings.honesty_layer}
+    replace(honest, calibration={**honest.calibration, **layer}).save(stage / "honest.safetensors")
     learned = ConceptVectors.from_directions([result.honesty.learned.direction], origin=honest.origin)
     learned = replace(
         learned,

@@ -16,12 +16,10 @@ from rich.text import Text
 from trimtab.demo.charts import short, signed
 from trimtab.demo.commands import next_commands
 from trimtab.demo.feelings import Curve
-from trimtab.demo.readings import Strip
 from trimtab.demo.results import DemoResult
 from trimtab.evaluation.coherence import coherent
 from trimtab.evaluation.dose_response import Row
-
-WARM, COOL = "dark_orange", "dodger_blue1"
+from trimtab.strips.terminal import WARM, legend, lines
 
 
 def render(result: DemoResult) -> Group:
@@ -123,24 +121,8 @@ def _story(result: DemoResult) -> list[Any]:
     strip, concepts = result.readings.strips[0], result.readings.reader.concepts
     target = next((t for t in reversed(strip.truth) if t in concepts), concepts[0])
     column = concepts.index(target)
-    head = Text(f"reading “{target}”, in standard deviations; ")
-    head.append("orange underlined", style=f"underline {WARM}").append(" above, ")
-    head.append("blue", style=COOL).append(" below the average of other stories")
-    return [head, *(_sentence(strip, a, b, column) for a, b in strip.sentences)]
-
-
-def _sentence(strip: Strip, start: int, end: int, column: int) -> Text:
-    z = strip.z[start:end, column]
-    line = Text()
-    line.append(f"{z.mean():+5.1f}  ".replace("-", "−"), style="dim")
-    pieces = [strip.pieces[start].lstrip(), *strip.pieces[start + 1 : end]]
-    for piece, value in zip(pieces, z):
-        if value > 1:
-            style = f"bold underline {WARM}" if value > 2 else f"underline {WARM}"
-        else:
-            style = COOL if value < -1 else ""
-        line.append(piece.replace("\n", " "), style=style)
-    return line
+    head = legend(f"reading “{target}”, in standard deviations from the average of other stories")
+    return [head, *lines(strip, column)]
 
 
 def _honesty(result: DemoResult) -> Table:

@@ -108,6 +108,10 @@ class Engine(ABC):
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
         """Score (prompt with continuation, index of the first scored token, plan, logprobs) items."""
 
+    def module_names(self) -> dict[Site, str]:
+        """Name of the module whose output each site is; empty for an engine without named modules."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 (a choice, not a duty)
         """Free what the engine holds; it cannot be used afterwards."""
 

@@ -1,6 +1,8 @@
 """Recipes join data, engine and method: the one place where the three meet."""
 
 from trimtab.recipes.neutral import typical_norms
+from trimtab.recipes.spans import top_spans
+from trimtab.recipes.transcripts import read_texts
 from trimtab.recipes.vectors import check, choose_method, extract
 
-__all__ = ["check", "choose_method", "extract", "typical_norms"]
+__all__ = ["check", "choose_method", "extract", "read_texts", "top_spans", "typical_norms"]

@@ -14,7 +14,7 @@ import numpy as np
 from trimtab import data as sources
 from trimtab.activations import check_pooling
 from trimtab.data.contrast import Contrast
-from trimtab.data.neutral import neutral_hash
+from trimtab.data.neutral import neutral_hash, questions_hash
 from trimtab.directions import ConceptVectors, Direction, Origin
 from trimtab.engines.base import Engine, Progress
 from trimtab.engines.collect import Comparison
@@ -23,10 +23,15 @@ from trimtab.evidence import Evidence
 from trimtab.extraction import DEFAULT, make, method_class
 from trimtab.extraction.knobs import parse_knobs
 from trimtab.extraction.method import ExtractionWarning, Method
-from trimtab.recipes.neutral import MEASURED_ON, NeutralStates, measure
+from trimtab.heads import head_part, head_slice
+from trimtab.recipes.modules import sites_of_modules
+from trimtab.recipes.neutral import IN_A_CHAT, NORMS_OF, NeutralStates, measure
 from trimtab.recipes.reading import Reading, read
+from trimtab.recipes.separation import reading_calibration, separations
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layers
 
+#: Poolings over every token, among which are those that are read: no other read position needs a mention.
+EVERY_TOKEN = {"mean_all", "mean_assistant"}
 ROLE_POOLINGS = ("mean_system", "mean_user", "mean_assistant")
 Data = str | os.PathLike[str] | Contrast | Sequence[Contrast]
 
@@ -73,24 +78,64 @@ def extract(
     pooling: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    modules: str | None = None,
+    head: int | None = None,
 ) -> ConceptVectors:
     """One direction per concept, layer and stream, with what is needed to steer and to read with it.
 
     `data` is a path (see `trimtab.data.load`) or contrasts. `pooling` None reads each contrast where its
-    layout says. Typical norms, and the mean and std that z-scores need, are measured per token on the shipped
-    neutral texts. `seed` matters only to methods that draw. `progress(done, total)` counts distinct texts.
+    layout says. `modules`, a regular expression over the model's module names, chooses the sites instead of
+    `streams`; `head` keeps one attention head of `head_out`. Typical norms, and the mean and std that z-scores
+    need, are measured per token (`recipes.neutral`), and the layer at which reading separates best is stored
+    (`recipes.separation`). `seed` matters only to methods that draw. `progress(done, total)` counts distinct texts.
     """
     contrasts = _contrasts(data)
     chosen = check(contrasts, method, streams, pooling, seed)
-    sites = choose_sites(engine.info, layers, streams)
+    sites = _sites(engine, layers, streams, modules, head)
     readings = [read(engine, c, pooling) for c in contrasts]
     evidence = _collect(engine, readings, sites, chosen, progress)
     directions = _fit(chosen, contrasts, evidence)
+    if head is not None:
+        directions = [head_part(d, head, engine.info.n_heads) for d in directions]
     rows = {s: np.stack([d.unit for d in directions if d.site == s]) for s in sites}
     neutral = measure(engine, rows)
     described = list(_describe(directions, contrasts, neutral))
     origin = _origin(engine.info, chosen, readings, directions, neutral)
-    return ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
+    found = ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
+    return with_read_site(found, described, readings, evidence) if chosen.learns else found
+
+
+def with_read_site(
+    vectors: ConceptVectors,
+    directions: Sequence[Direction],
+    readings: Sequence[Reading],
+    evidence: Sequence[Mapping[Site, Evidence]],
+) -> ConceptVectors:
+    """The file with the layer at which reading separates best in its calibration, and how well each site does in its
+    origin."""
+    named = {r.contrast.concept: part for r, part in zip(readings, evidence, strict=True)}
+    found = separations(directions, named)
+    parameters = {**vectors.origin.parameters, "read_separation": {s.key: v for s, v in found.items()}}
+    return dataclasses.replace(
+        vectors,
+        origin=dataclasses.replace(vectors.origin, parameters=parameters),
+        calibration={**vectors.calibration, **reading_calibration(found)},
+    )
+
+
+def _sites(
+    engine: Engine, layers: LayerSpec, streams: Sequence[str], modules: str | None, head: int | None
+) -> list[Site]:
+    """The sites to read, by streams or by module names; a head that they do not have is refused."""
+    info = engine.info
+    sites = (
+        choose_sites(info, layers, streams) if modules is None else sites_of_modules(engine, modules, layers)
+    )
+    if head is not None:
+        for site in sites:
+            head_slice(site, info.width(site), head, info.n_heads)
+    return sites
 
 
 def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> list[Site]:
@@ -205,10 +250,14 @@ def _origin(
     parameters = {
         **method.parameters,
         "paired": {r.contrast.concept: r.contrast.paired for r in readings},
-        "mean_std_norms_of": f"{neutral.tokens} {MEASURED_ON} ({neutral.texts} texts)",
+        "typical_norms_of": f"{neutral.tokens} {NORMS_OF} ({neutral.texts} texts)",
+        "mean_std_of": f"{neutral.reply_tokens} {neutral.reply_rule} ({neutral.replies} replies)",
+        **({"questions_hash": questions_hash()} if neutral.reply_rule == IN_A_CHAT else {}),
         **({"pair_accuracy": accuracy} if accuracy else {}),
         **({"fits": fits} if (fits := _fits(directions, method)) else {}),
+        **({"head": directions[0].provenance["head"]} if "head" in directions[0].provenance else {}),
     }
+    poolings = {r.pooling for r in readings}
     return Origin(
         model=info.id,
         revision=info.revision,
@@ -219,6 +268,8 @@ def _origin(
         template_hash=info.template_hash if any(r.contrast.messages for r in readings) else None,
         data_hash=_joint_hash([r.contrast for r in readings]),
         neutral_hash=neutral_hash(),
+        read_position=None if poolings <= EVERY_TOKEN else "each reply token",
+        read_alignment="emit",
         sign_source=directions[0].sign_source,
         counts={f"{r.contrast.concept}/{s}": n for r in readings for s, n in r.contrast.counts.items()},
         dtype=info.dtype,

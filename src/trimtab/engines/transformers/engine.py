@@ -112,6 +112,11 @@ class TransformersEngine(Engine):
         """Text of tokens; special tokens are left out unless asked for."""
         return self.encoder.decode(tokens, special)
 
+    def module_names(self) -> dict[Site, str]:
+        """Name of the module whose output each site is; the projections that share one fused module share its name."""
+        names = {module: name for name, module in self.model.named_modules()}
+        return {s: names[t.module] for s, t in sorted(self.anatomy.taps.items()) if t.side == "output"}
+
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_plan(self, plan: ResolvedPlan) -> None:
