@@ -23,9 +23,9 @@ SOURCES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 STOREYS = {
     0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
-        "resolved", "readouts", "formats"},
+        "resolved", "readouts", "records", "formats"},
     1: {"data", "extraction", "engines"},
-    2: {"training", "evaluation", "analysis", "recipes"},
+    2: {"training", "evaluation", "analysis", "recipes", "pages"},
     3: {"cli", "server", "explorer", "demo"},
 }  # fmt: skip
 STOREY = {room: level for level, rooms in STOREYS.items() for room in rooms}

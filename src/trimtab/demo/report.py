@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from trimtab.demo import charts
-from trimtab.demo.charts import short, signed
 from trimtab.demo.commands import next_commands
 from trimtab.demo.readings import Strip
 from trimtab.demo.results import DemoResult
 from trimtab.demo.sections import honesty, how, numbers
 from trimtab.evaluation.coherence import coherent
+from trimtab.pages.document import document
+from trimtab.pages.drawing import short, signed
 
 
 def page(result: DemoResult) -> str:
@@ -39,13 +40,8 @@ def page(result: DemoResult) -> str:
             _footer(result),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>trimtab demo: a small force on the rudder</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        f'{body}\n<script type="application/json" id="data">{data}</script>\n<script>\n{js}</script>\n'
-        "</body>\n</html>\n"
-    )
+    script = f'<script type="application/json" id="data">{data}</script>\n<script>\n{js}</script>\n'
+    return document("trimtab demo: a small force on the rudder", body, css, script)
 
 
 # --- data for the script ---------------------------------------------------------------------------

@@ -363,6 +363,11 @@ class Engine(ABC):
         steered by coefficients[b] * vector at every token of `site`."""
         raise Unsupported(f"the {self.name} engine does not differentiate; use engine='transformers'")
 
+    def weight(self, site: Site) -> np.ndarray:
+        """Matrix [out, in] float32 of the projection whose output (q, k, v, o, gate, up or down) is `site`, without
+        its bias."""
+        raise Unsupported(f"the {self.name} engine does not hand over weights; use engine='transformers'")
+
     def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:
         """Tokens of a continuation; text is tokenised by itself, as it would follow the prompt."""
         if continuation is None:

@@ -1,6 +1,6 @@
 """Recipes join data, engine and method: the one place where the three meet."""
 
 from trimtab.recipes.neutral import typical_norms
-from trimtab.recipes.vectors import check, extract
+from trimtab.recipes.vectors import Extraction, check, extract, extract_full
 
-__all__ = ["check", "extract", "typical_norms"]
+__all__ = ["Extraction", "check", "extract", "extract_full", "typical_norms"]

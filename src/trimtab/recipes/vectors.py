@@ -76,17 +76,53 @@ def extract(
     layout says. Typical norms, and the mean and std that z-scores need, are measured per token on the shipped
     neutral texts. `seed` matters only to methods that draw. `progress(done, total)` counts distinct texts.
     """
+    return extract_full(engine, data, method, layers, streams, pooling, seed, progress).vectors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extraction:
+    """An extraction with what it was made from, so that a report needs no second pass over the texts.
+
+    `evidence` has one dict per contrast; beside the sites of the file it may hold others that were asked for.
+    """
+
+    vectors: ConceptVectors
+    method: Method
+    contrasts: tuple[Contrast, ...]
+    readings: tuple[Reading, ...]
+    evidence: tuple[Mapping[Site, Evidence], ...]
+    neutral: NeutralStates
+
+
+def extract_full(
+    engine: Engine,
+    data: Data,
+    method: str | Method = DEFAULT,
+    layers: LayerSpec = "all",
+    streams: Sequence[str] = ("resid_post",),
+    pooling: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    needs: frozenset[str] = frozenset(),
+    beside: Sequence[str] = (),
+) -> Extraction:
+    """`extract`, keeping the evidence: `needs` are collected beside the method's own, and the streams `beside` at
+    every layer read that has them."""
     contrasts = _contrasts(data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = choose_sites(engine.info, layers, streams)
+    extra = {Site(s.layer, b) for s in sites for b in beside} & engine.info.widths.keys()
     readings = [read(engine, c, pooling) for c in contrasts]
-    evidence = _collect(engine, readings, sites, chosen, progress)
-    directions = _fit(chosen, contrasts, evidence)
+    everywhere = sorted({*sites, *extra})
+    evidence = _collect(engine, readings, everywhere, chosen.wanted | needs, progress)
+    directions = _fit(chosen, contrasts, [{s: e[s] for s in sites} for e in evidence])
     rows = {s: np.stack([d.unit for d in directions if d.site == s]) for s in sites}
     neutral = measure(engine, rows)
     described = list(_describe(directions, contrasts, neutral))
     origin = _origin(engine.info, chosen, readings, directions, neutral)
-    return ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
+    vectors = ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
+    return Extraction(vectors, chosen, tuple(contrasts), tuple(readings), tuple(evidence), neutral)
 
 
 def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> list[Site]:
@@ -123,7 +159,7 @@ def _collect(
     engine: Engine,
     readings: Sequence[Reading],
     sites: Sequence[Site],
-    method: Method,
+    needs: frozenset[str],
     progress: Progress | None,
 ) -> list[dict[Site, Evidence]]:
     """Evidence per reading; readings of one pooling share a pass, so that equal texts run once."""
@@ -143,7 +179,7 @@ def _collect(
                     reading.contrast.row_scores,
                 )
             )
-        parts = engine.collect(prompts, comparisons, sites, method.wanted, pooling, progress)
+        parts = engine.collect(prompts, comparisons, sites, needs, pooling, progress)
         found |= {i: part for (i, _), part in zip(chosen, parts, strict=True)}
     return [found[i] for i in range(len(readings))]
 
