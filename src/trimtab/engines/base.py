@@ -364,8 +364,7 @@ class Engine(ABC):
         raise Unsupported(f"the {self.name} engine does not differentiate; use engine='transformers'")
 
     def weight(self, site: Site) -> np.ndarray:
-        """Matrix [out, in] float32 of the projection whose output (q, k, v, o, gate, up or down) is `site`, without
-        its bias."""
+        """Matrix [out, in] float32 of the projection whose output is `site` (`sites.PROJECTIONS`), without bias."""
         raise Unsupported(f"the {self.name} engine does not hand over weights; use engine='transformers'")
 
     def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:

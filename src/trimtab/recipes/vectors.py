@@ -112,10 +112,7 @@ def extract_full(
     contrasts = _contrasts(data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = choose_sites(engine.info, layers, streams)
-    extra = {Site(s.layer, b) for s in sites for b in beside} & engine.info.widths.keys()
-    readings = [read(engine, c, pooling) for c in contrasts]
-    everywhere = sorted({*sites, *extra})
-    evidence = _collect(engine, readings, everywhere, chosen.wanted | needs, progress)
+    readings, evidence = gather(engine, contrasts, chosen.wanted | needs, sites, pooling, progress, beside)
     directions = _fit(chosen, contrasts, [{s: e[s] for s in sites} for e in evidence])
     rows = {s: np.stack([d.unit for d in directions if d.site == s]) for s in sites}
     neutral = measure(engine, rows)
@@ -123,6 +120,22 @@ def extract_full(
     origin = _origin(engine.info, chosen, readings, directions, neutral)
     vectors = ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
     return Extraction(vectors, chosen, tuple(contrasts), tuple(readings), tuple(evidence), neutral)
+
+
+def gather(
+    engine: Engine,
+    contrasts: Sequence[Contrast],
+    needs: frozenset[str],
+    sites: Sequence[Site],
+    pooling: str | None = None,
+    progress: Progress | None = None,
+    beside: Sequence[str] = (),
+) -> tuple[list[Reading], list[dict[Site, Evidence]]]:
+    """Evidence of every contrast in one pass over the texts, at `sites` and at the streams `beside` of their layers
+    (where a layer has them)."""
+    extra = {Site(s.layer, b) for s in sites for b in beside} & engine.info.widths.keys()
+    readings = [read(engine, c, pooling) for c in contrasts]
+    return readings, _collect(engine, readings, sorted({*sites, *extra}), needs, progress)
 
 
 def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> list[Site]:
@@ -242,7 +255,7 @@ def _origin(
         parameters=parameters,
         pooling=", ".join(dict.fromkeys(r.pooling for r in readings)),
         template_hash=info.template_hash if any(r.contrast.messages for r in readings) else None,
-        data_hash=_joint_hash([r.contrast for r in readings]),
+        data_hash=joint_hash([r.contrast for r in readings]),
         neutral_hash=neutral_hash(),
         sign_source=directions[0].sign_source,
         counts={f"{r.contrast.concept}/{s}": n for r in readings for s, n in r.contrast.counts.items()},
@@ -250,7 +263,8 @@ def _origin(
     )
 
 
-def _joint_hash(contrasts: Sequence[Contrast]) -> str:
+def joint_hash(contrasts: Sequence[Contrast]) -> str:
+    """Hash of a whole corpus, as it stands in the file's origin."""
     if len(contrasts) == 1:
         return contrasts[0].hash
     return hashlib.sha256("".join(c.hash for c in contrasts).encode()).hexdigest()[:32]

@@ -1,0 +1,13 @@
+"""The quality report: may a vector be trusted, and if not, what to mend.
+
+    found = recipes.extract_full(engine, data, needs=NEEDS, beside=BESIDE)
+    report = assess(found, engine)
+    report.verdicts[0].words           # "use", "rewrite the data", "merge with X", "suspect template"
+
+One file per measurement; `assess` joins them, `triage` states the rules, `table` and `page` show them.
+"""
+
+from trimtab.analysis.quality.assess import BESIDE, NEEDS, Study, assess, examine
+from trimtab.analysis.quality.findings import QualityReport, SiteQuality, Verdict
+
+__all__ = ["BESIDE", "NEEDS", "QualityReport", "SiteQuality", "Study", "Verdict", "assess", "examine"]
