@@ -15,6 +15,7 @@ from trimtab.extraction import DEFAULT, METHODS
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
+from .reports import Wanted, excluded
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
 @click.option(
     "--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's]."
 )
+@click.option(
+    "--exclude", default=None, help="Examples to leave out: ids as a report prints them, or a file of ids."
+)
+@click.option("--report", default=None, help="Also write a quality report: FILE.html, FILE.json or a folder.")
+@click.option(
+    "--as-readout", default=None, help="Folder for readout.safetensors, readout.json, quality.json."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
 @model_options
 def extract(
@@ -53,6 +61,9 @@ def extract(
     layers: str,
     stream: tuple[str, ...],
     pooling: str | None,
+    exclude: str | None,
+    report: str | None,
+    as_readout: str | None,
     dry_run: bool,
     engine: str,
     output: Path | None,
@@ -67,8 +78,10 @@ def extract(
     from trimtab.sites import resolve_layers
 
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
+    contrasts, kept = excluded(contrasts, exclude)
     recipes.check(contrasts, method, stream, pooling, desk.seed)
-    target = _target(output, data)
+    target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
+    wanted = Wanted.of(report, as_readout, target)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
     for note in (n for c in contrasts for n in c.notes):
@@ -80,13 +93,14 @@ def extract(
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
-            found = recipes.extract(
-                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar)
+            full = recipes.extract_full(
+                runner, contrasts, method, layers, stream, pooling, desk.seed, _counter(bar), **wanted.collect
             )
-        depth = runner.info.n_layers
+        depth, found = runner.info.n_layers, full.vectors
+        quality = wanted.assess(desk, full, runner, kept) if wanted.any else None
     found.save(target)
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
-    desk.result(record, text=_summary(found, target, depth))
+    desk.result(*wanted.said(found, quality, record, _summary(found, target, depth)))
     layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
     desk.note(
         f"next: trimtab generate {model} --prompt '…' --steer {target}"

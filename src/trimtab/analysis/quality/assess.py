@@ -114,6 +114,7 @@ def examine(study: Study, progress: Progress | None = None) -> QualityReport:
         shortcuts=said,
         notes=tuple(_notes(study, verdicts)),
         seed=study.seed,
+        cosines={s.key: tuple(map(tuple, vectors.similarity(s).tolist())) for s in vectors.sites},
         n_layers=vectors.origin.n_layers,
     )
 

@@ -76,6 +76,8 @@ class QualityReport:
     shortcuts: Mapping[str, Shortcuts]
     notes: tuple[str, ...]
     seed: int
+    #: site key -> cosines [K, K] between the concepts.
+    cosines: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     n_layers: int | None = None
 
     def of(self, concept: str) -> list[SiteQuality]:

@@ -25,7 +25,18 @@ def render(report: QualityReport) -> Group:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, title="quality", title_justify="left")
-    heads = ("concept", "verdict", "judged at", "held-out AUC", "pairs", "halves", "1st PC", "dim", "R²", "÷ typical")
+    heads = (
+        "concept",
+        "verdict",
+        "judged at",
+        "held-out AUC",
+        "pairs",
+        "halves",
+        "1st PC",
+        "dim",
+        "R²",
+        "÷ typical",
+    )
     for head in heads:
         table.add_column(Text(head))
     for verdict in report.verdicts:
@@ -37,7 +48,10 @@ def render(report: QualityReport) -> Group:
             Text("–" if verdict.site is None else verdict.site.key),
             *(Text(c) for c in cells(row)),
         )
-    parts: list[Any] = [table, Text("in brackets: the 95 % interval of an AUC; elsewhere what random labels give", style="dim")]
+    parts: list[Any] = [
+        table,
+        Text("in brackets: the 95 % interval of an AUC; elsewhere what random labels give", style="dim"),
+    ]
     for verdict in report.verdicts:
         said = [*verdict.reasons, *(f"also: {a}" for a in verdict.advice)]
         parts += [Text(f"{mark(verdict)} {verdict.concept}: {line}") for line in said]
@@ -47,7 +61,7 @@ def render(report: QualityReport) -> Group:
 
 
 def cells(row: SiteQuality) -> tuple[str, ...]:
-    """Held-out AUC, pair accuracy, split-half cosine, first-PC ratio, effective dimension, R^2 and norm, with chance."""
+    """Held-out AUC, pair accuracy, split-half cosine, first-PC ratio, dimension, R^2 and norm, with chance."""
     h, half, s, r = row.held_out, row.split_half, row.spectrum, row.redundancy
     pair = None if h is None else h.pair_accuracy
     return (
@@ -70,6 +84,10 @@ def missing(report: QualityReport) -> list[str]:
     every = len(report.rows)
     reasons: dict[tuple[str, str], list[str]] = {}
     for (part, reason), places in found.items():
-        where = "" if len(places) == every else f" ({places[0]}{f' and {len(places) - 1} more' if places[1:] else ''})"
+        where = (
+            ""
+            if len(places) == every
+            else f" ({places[0]}{f' and {len(places) - 1} more' if places[1:] else ''})"
+        )
         reasons.setdefault((reason, where), []).append(part.replace("_", " "))
     return [f"{', '.join(parts)}: {reason}{where}" for (reason, where), parts in reasons.items()]
