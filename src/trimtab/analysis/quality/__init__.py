@@ -9,5 +9,17 @@ One file per measurement; `assess` joins them, `triage` states the rules, `table
 
 from trimtab.analysis.quality.assess import BESIDE, NEEDS, Study, assess, examine
 from trimtab.analysis.quality.findings import QualityReport, SiteQuality, Verdict
+from trimtab.analysis.quality.review import Corpus, review
 
-__all__ = ["BESIDE", "NEEDS", "QualityReport", "SiteQuality", "Study", "Verdict", "assess", "examine"]
+__all__ = [
+    "BESIDE",
+    "NEEDS",
+    "Corpus",
+    "QualityReport",
+    "SiteQuality",
+    "Study",
+    "Verdict",
+    "assess",
+    "examine",
+    "review",
+]

@@ -24,10 +24,10 @@ def layers_chart(rows: Sequence[SiteQuality]) -> str:
     y = Axis(0, 1, 176, 14)
     parts = []
     for tick in (0, 0.5, 1):
-        kind = "limit" if tick == 0.5 else "grid"
+        kind = "chance" if tick == 0.5 else "grid"
         parts.append(f'<line class="{kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>')
         parts.append(text(LEFT - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
-    parts.append(text(WIDTH - RIGHT, y(0.5) + 13, "chance", "tick", "end"))
+    parts.append(text(WIDTH - RIGHT, y(0.5) + 14, "AUC by chance", "chance-label", "end"))
     parts.append(band(x, y, [(n, h.auc.low, h.auc.high) for n, h in found], "band"))
     halves = [(x(r.site.layer), y(max(0.0, r.split_half.cosine))) for r in rows if r.split_half is not None]
     if len(halves) > 1:
@@ -53,7 +53,7 @@ def spectrum_chart(s: Spectrum) -> str:
     chance = s.chance["first_pc_ratio"]
     top = max(0.1, shares[0], chance.high) * 1.1
     y = Axis(0, top, 136, 16)
-    width = (WIDTH - LEFT - RIGHT) / BARS
+    width, at = (WIDTH - LEFT - RIGHT) / BARS, y(chance.mean)
     parts = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="136" y2="136"/>']
     for i, share in enumerate(shares):
         left = LEFT + i * width + 4
@@ -63,10 +63,9 @@ def spectrum_chart(s: Spectrum) -> str:
             f"<title>component {i + 1}: {share:.1%}</title></rect>"
         )
         if share >= 0.005:
-            parts.append(text(left + (width - 8) / 2, y(share) - 4, short(share), "tick"))
+            parts.append(text(left + (width - 8) / 2, y(share) - 4, short(share), "bar-label"))
         parts.append(text(left + (width - 8) / 2, 151, str(i + 1), "tick"))
-    at = y(chance.mean)
-    parts.append(f'<line class="chance" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+    parts.insert(1, f'<line class="chance" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
     parts.append(
         text(WIDTH - RIGHT, at - 5, f"first component by chance {short(chance.mean)}", "chance-label", "end")
     )
@@ -116,10 +115,10 @@ def heads_chart(h: Heads) -> str:
             f"<title>head {i}: {v:+.1%}</title></rect>"
         )
         at = a - 4 if v >= 0 else b + 12
-        parts.append(text(left + (width - 6) / 2, at, short(v), "tick"))
+        parts.append(text(left + (width - 6) / 2, at, short(v), "bar-label"))
         parts.append(text(left + (width - 6) / 2, 164, str(i), "tick"))
     at = y(uniform)
-    parts.append(f'<line class="chance" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+    parts.insert(1, f'<line class="chance" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
     parts.append(text(WIDTH - RIGHT, at - 5, f"all alike {short(uniform)}", "chance-label", "end"))
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, 179, "head", "tick"))
     return svg(184, f"shares of heads; the strongest is head {h.strongest}", parts)

@@ -14,7 +14,7 @@ import numpy as np
 
 from trimtab.analysis.quality.heldout import LEFT_OUT, Scores, auc, cross_scores
 from trimtab.analysis.quality.samples import Sample
-from trimtab.data.contrast import Contrast, shown
+from trimtab.data.contrast import Contrast, Item, shown
 from trimtab.data.exclusion import identity
 from trimtab.errors import InputError
 from trimtab.extraction import make
@@ -155,8 +155,19 @@ def _identity(sample: Sample, contrast: Contrast, i: int, kept: Mapping[str, Seq
 def _text(sample: Sample, contrast: Contrast, i: int) -> str:
     side, number = _place(sample, i)
     if side is None:
-        return f"{shown(contrast.positive[number])} against {shown(contrast.negative[number])}"
+        a, b = _where_they_differ(contrast.positive[number], contrast.negative[number])
+        return f"{shown(a)} against {shown(b)}"
     return shown(getattr(contrast, side)[number])
+
+
+def _where_they_differ(a: Item, b: Item) -> tuple[Item, Item]:
+    """Of two conversations the first turns that are not the same (the persona, say): the last are often equal."""
+    if isinstance(a, str) or isinstance(b, str):
+        return a, b
+    for first, second in zip(a, b):
+        if first["content"] != second["content"]:
+            return first["content"], second["content"]
+    return a, b
 
 
 def _place(sample: Sample, i: int) -> tuple[str | None, int]:

@@ -62,7 +62,7 @@ def _verdicts(report: QualityReport) -> str:
 
 def _card(verdict: Verdict) -> str:
     kind = {triage.USE: "use", triage.UNJUDGED: ""}.get(verdict.words, "mend")
-    at = "" if verdict.site is None else f' <span class="soft small">judged at {verdict.site.key}</span>'
+    at = "" if verdict.site is None else f'<div class="soft small">judged at {verdict.site.key}</div>'
     reasons = "".join(f"<li>{html.escape(r)}</li>" for r in verdict.reasons)
     reasons += "".join(f'<li class="also">also: {html.escape(a)}</li>' for a in verdict.advice)
     return (
@@ -88,6 +88,13 @@ def _concept(report: QualityReport, verdict: Verdict) -> str:
     drawn = []
     if len({r.site.layer for r in stream if r.held_out is not None}) > 1:
         drawn.append(_figure("over layers", f"{row.site.stream}", figures.layers_chart(stream)))
+    if row.spectrum is not None:
+        s = row.spectrum
+        words = (
+            f"{s.of}, uncentred, n = {s.n}, at most {s.limit} dimensions; 90 % in the first "
+            f"{s.shape.k_signal_at_90pct} (filled), by chance {s.chance['k_signal_at_90pct'].mean:.1f}; p {short(s.p)}"
+        )
+        drawn.append(_figure("spectrum", words, figures.spectrum_chart(s)))
     if row.held_out is not None:
         h = row.held_out
         how = (
@@ -96,13 +103,6 @@ def _concept(report: QualityReport, verdict: Verdict) -> str:
             else "read with the finished vector"
         )
         drawn.append(_figure("held-out texts", how, figures.heldout_chart(h)))
-    if row.spectrum is not None:
-        s = row.spectrum
-        words = (
-            f"{s.of}, uncentred, n = {s.n}, at most {s.limit} dimensions; {s.shape.k_signal_at_90pct} hold 90 % "
-            f"(filled), chance {s.chance['k_signal_at_90pct'].mean:.1f}; p {short(s.p)}"
-        )
-        drawn.append(_figure("spectrum", words, figures.spectrum_chart(s)))
     if row.heads is not None:
         k = row.heads
         what = (
@@ -110,12 +110,13 @@ def _concept(report: QualityReport, verdict: Verdict) -> str:
             if k.share is not None
             else "share of the raw norm"
         )
-        words = f"{what}; top-10 concentration {short(k.concentration)}, uniform {short(k.uniform)}"
+        top = f"; the top ten hold {short(k.concentration)}, {short(k.uniform)} if all were alike"
+        words = what + (top if k.uniform < 1 else "")
         drawn.append(_figure(f"heads of layer {k.layer}", words, figures.heads_chart(k)))
     if not drawn:
         words = "No texts were given, so there is nothing to draw."
         return f'<h3>{html.escape(verdict.concept)}</h3><p class="soft">{words}</p>'
-    return f'<h3>{html.escape(verdict.concept)}</h3><div class="triple">{"".join(drawn)}</div>'
+    return f'<h3>{html.escape(verdict.concept)}</h3><div class="quartet">{"".join(drawn)}</div>'
 
 
 def _figure(title: str, words: str, drawing: str) -> str:
@@ -201,6 +202,7 @@ def _examples(concept: str, found: Influence | None) -> str:
     caption = f"{html.escape(concept)}: {html.escape(found.how)}; the median turn is {typical:.1e}{whole}"
     head = ("id", "text", "turn ÷ median", "held-out margin", "AUC without it")
     made = table(head, rows, caption).replace('<td><span class="quote">', '<td class="quote"><span>')
+    made = made.replace('<th scope="col">text<', '<th scope="col" class="quote">text<')
     return f"<p></p>{made}"
 
 

@@ -64,7 +64,7 @@ def cells(row: SiteQuality) -> tuple[str, ...]:
     """Held-out AUC, pair accuracy, split-half cosine, first-PC ratio, dimension, R^2 and norm, with chance."""
     h, half, s, r = row.held_out, row.split_half, row.spectrum, row.redundancy
     pair = None if h is None else h.pair_accuracy
-    return (
+    found = (
         "–" if h is None else f"{h.auc.value:.2f} [{h.auc.low:.2f}, {h.auc.high:.2f}]",
         "–" if pair is None else f"{pair.value:.2f}",
         "–" if half is None else f"{half.cosine:.2f} ({half.chance:.2f})",
@@ -73,6 +73,7 @@ def cells(row: SiteQuality) -> tuple[str, ...]:
         "–" if r is None else f"{r.r2:.2f} ({r.chance:.2f})",
         "–" if row.norms.ratio is None else f"{row.norms.ratio:.2f}",
     )
+    return tuple(cell.replace("-", "−") for cell in found)
 
 
 def missing(report: QualityReport) -> list[str]:

@@ -39,15 +39,14 @@ def triage(rows: Sequence[SiteQuality], shortcuts: Shortcuts | None) -> Verdict:
     concept = rows[0].concept
     if row is None:
         why = next((r.missing["held_out"] for r in rows if "held_out" in r.missing), "nothing was held out")
-        return Verdict(concept, UNJUDGED, None, (f"no held-out AUC: {why}",), _advice(rows[-1]))
-    for words, reasons in (
-        (REWRITE, _weak(row)),
-        (TEMPLATE, _template(row, shortcuts)),
-        (_merge(row), _same(row)),
-    ):
-        if reasons:
-            return Verdict(concept, words, row.site, tuple(reasons), _advice(row))
-    return Verdict(concept, USE, row.site, (_strength(row),), _advice(row))
+        return Verdict(concept, UNJUDGED, None, (f"no held-out AUC: {why}",), _places(rows[-1]))
+    for words, reasons in ((REWRITE, _weak(row)), (TEMPLATE, _template(row, shortcuts))):
+        if reasons:  # where a bad vector comes from is no advice
+            return Verdict(concept, words, row.site, tuple(reasons), _outlier(row))
+    advice = (*_places(row), *_outlier(row))
+    if reasons := _same(row):
+        return Verdict(concept, _merge(row), row.site, tuple(reasons), advice)
+    return Verdict(concept, USE, row.site, (_strength(row),), advice)
 
 
 def best(rows: Sequence[SiteQuality]) -> SiteQuality | None:
@@ -112,7 +111,8 @@ def _same(row: SiteQuality) -> list[str]:
     return found
 
 
-def _advice(row: SiteQuality) -> tuple[str, ...]:
+def _places(row: SiteQuality) -> tuple[str, ...]:
+    """A head or a neuron that says the same more sparingly."""
     found = []
     if row.heads is not None and row.heads.concentrated:
         h, count = row.heads, len(row.heads.raw_norm)
@@ -127,9 +127,13 @@ def _advice(row: SiteQuality) -> tuple[str, ...]:
         found.append(
             f"neuron {n.index} of layer {row.site.layer} writes nearly this direction (cos {n.cosine:+.2f})"
         )
-    if row.influence is not None and row.influence.examples and row.influence.typical > 0:
-        first = row.influence.examples[0]
-        times = first.turn / row.influence.typical
-        if times > OUTLIER:
-            found.append(f"{first.id} turns the vector {times:.0f} times as far as is typical")
     return tuple(found)
+
+
+def _outlier(row: SiteQuality) -> tuple[str, ...]:
+    """An example that bends the vector by itself."""
+    if row.influence is None or not row.influence.examples or not row.influence.typical > 0:
+        return ()
+    first = row.influence.examples[0]
+    times = first.turn / row.influence.typical
+    return (f"{first.id} turns the vector {times:.0f} times as far as is typical",) if times > OUTLIER else ()
