@@ -45,7 +45,7 @@ def split_half(sample: Sample, method: Method, seed: int = 0, splits: int = SPLI
         for _ in range(splits):
             half = sample.deal(2, rng)
             true.append(_cosine(sample, method, half, np.arange(len(half))))
-            null.append(_cosine(sample, method, half, sample.relabelled(rng)))
+            null.append(_stranger(sample, method, half, sample.relabelled(rng)))
     r = float(np.mean(true))
     return SplitHalf(
         cosine=r,
@@ -56,6 +56,14 @@ def split_half(sample: Sample, method: Method, seed: int = 0, splits: int = SPLI
         chance_high=float(np.mean(null) + ONE_SIDED * np.std(null) / np.sqrt(splits)),
         splits=splits,
     )
+
+
+def _stranger(sample: Sample, method: Method, half: np.ndarray, order: np.ndarray) -> float:
+    """As `_cosine`; random labels may cancel exactly, and then there is no direction to agree."""
+    try:
+        return _cosine(sample, method, half, order)
+    except InputError:
+        return 0.0
 
 
 def _cosine(sample: Sample, method: Method, half: np.ndarray, order: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """Does the direction tell texts apart that it has not seen? Cross-validated by group, with the method refitted.
 
 In every fold the *method that made the vector* is fitted on the other groups, and the fold's texts are projected on
-what it found. Positives are compared with negatives of the same fold only: projections of different folds have
-different zeros, and pooling them pushes the AUC of data that hold nothing below .5. The interval resamples groups.
+what it found. Positives are compared with negatives of the same fold only: directions of different folds see the large
+common part of all states differently, so their projections have different zeros, and pooling them blurs the sides.
+The interval resamples groups.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def review(
         progress,
     )
     notes.append(_said(vectors, same, method))
-    notes += [f"texts are read {r.pooling}" for r in readings[:1]]
+    notes.append(f"texts are read {', '.join(dict.fromkeys(r.pooling for r in readings))}")
     return dataclasses.replace(report, notes=(*report.notes, *notes))
 
 

@@ -19,17 +19,20 @@ from trimtab.evaluation.statistics import auc
 MARKS = 0.9
 #: An AUC of length alone from here on is a confound.
 LENGTH_AUC = 0.95
-MIN_TEXTS = 4
+#: Fewer texts on a side show a marking word, or such an AUC, by luck.
+MIN_TEXTS, MIN_LENGTHS = 4, 8
 _WORDS = re.compile(r"\w+|[^\w\s]+|\n+|[ \t]{2,}|[ \t]+$")
 
 
 @dataclass(frozen=True)
 class Shortcuts:
     """`markers` are (word, share of positives, share of negatives); `length_auc` is how well character counts alone
-    tell the sides apart (.5 is not at all; below .5 the negatives are longer)."""
+    tell the sides apart (.5 is not at all; below .5 the negatives are longer), and `enough` whether there are texts
+    enough to take that seriously."""
 
     markers: tuple[tuple[str, float, float], ...]
     length_auc: float
+    enough: bool = True
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -38,7 +41,7 @@ class Shortcuts:
             f"{word!r} stands in {a:.0%} of the positive and {b:.0%} of the negative texts"
             for word, a, b in self.markers[:3]
         ]
-        if max(self.length_auc, 1 - self.length_auc) >= LENGTH_AUC:
+        if self.enough and max(self.length_auc, 1 - self.length_auc) >= LENGTH_AUC:
             longer = "longer" if self.length_auc > 0.5 else "shorter"
             said.append(
                 f"positives are {longer}: length alone has AUC {max(self.length_auc, 1 - self.length_auc):.2f}"
@@ -59,7 +62,7 @@ def shortcuts(contrast: Contrast) -> Shortcuts:
         markers = []
     markers.sort(key=lambda m: (-abs(m[1] - m[2]), m[0]))
     lengths = [np.array([len(t) for t in side], np.float64) for side in sides]
-    return Shortcuts(tuple(markers), auc(*lengths))
+    return Shortcuts(tuple(markers), auc(*lengths), min(map(len, sides)) >= MIN_LENGTHS)
 
 
 def _text(item: Item) -> str:
