@@ -5,7 +5,7 @@ import pytest
 
 from trimtab.analysis.quality.background import background, components
 from trimtab.analysis.quality.heads import heads_of
-from trimtab.analysis.quality.neurons import nearest_neuron
+from trimtab.analysis.quality.neurons import Neurons, nearest_neuron
 from trimtab.analysis.quality.redundancy import redundancy
 from trimtab.errors import Unsupported
 from trimtab.evidence import Evidence
@@ -65,13 +65,13 @@ def test_clusters_gather_opposites_too():
 
 def test_a_planted_neuron_is_found_with_its_sign():
     columns = np.random.default_rng(0).standard_normal((64, 200))
-    found = nearest_neuron(-columns[:, 17] / np.linalg.norm(columns[:, 17]), columns)
+    found = nearest_neuron(-columns[:, 17] / np.linalg.norm(columns[:, 17]), Neurons.of(columns))
     assert (found.index, found.single) == (17, True) and found.cosine == pytest.approx(-1)
 
 
 def test_chance_is_the_maximum_over_strangers():
     columns = np.random.default_rng(1).standard_normal((128, 1000))
-    found = nearest_neuron(units(1, 128, 5)[0], columns)
+    found = nearest_neuron(units(1, 128, 5)[0], Neurons.of(columns))
     assert found.expected == pytest.approx(np.sqrt(2 * np.log(1000) / 128))
     assert found.chance == pytest.approx(found.expected, rel=0.15)
     assert abs(found.cosine) < found.chance_high * 1.2 and not found.single
@@ -79,7 +79,7 @@ def test_chance_is_the_maximum_over_strangers():
 
 def test_a_direction_of_another_width_is_refused():
     with pytest.raises(Unsupported, match="64 numbers, and the direction has 32"):
-        nearest_neuron(np.ones(32) / np.sqrt(32), np.ones((64, 5)))
+        nearest_neuron(np.ones(32) / np.sqrt(32), Neurons.of(np.ones((64, 5))))
 
 
 # --- heads

@@ -268,7 +268,6 @@ class Engine(ABC):
         return await asyncio.to_thread(lambda: self.chat(messages, **kwargs))
 
     # --- reading
-    # ----------------------------------------------------------------------------------------------
 
     def capture(
         self,

@@ -7,9 +7,10 @@
 One file per measurement; `assess` joins them, `triage` states the rules, `table` and `page` show them.
 """
 
-from trimtab.analysis.quality.assess import BESIDE, NEEDS, Study, assess, examine
+from trimtab.analysis.quality.assess import assess, examine
 from trimtab.analysis.quality.findings import QualityReport, SiteQuality, Verdict
 from trimtab.analysis.quality.review import Corpus, review
+from trimtab.analysis.quality.study import BESIDE, NEEDS, Study
 
 __all__ = [
     "BESIDE",

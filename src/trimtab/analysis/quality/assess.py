@@ -2,65 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from trimtab.analysis.quality.background import Neutral, background, neutral_states
+from trimtab.analysis.quality.background import background
 from trimtab.analysis.quality.findings import Norms, QualityReport, SiteQuality, Verdict
 from trimtab.analysis.quality.halves import split_half
 from trimtab.analysis.quality.heads import WRITTEN_TO, Heads, heads_of
 from trimtab.analysis.quality.heldout import Scores, auc, cross_scores, fixed_scores, folds, held_out
 from trimtab.analysis.quality.influence import influence
+from trimtab.analysis.quality.model_side import ModelSide
 from trimtab.analysis.quality.neurons import Neuron, nearest_neuron
 from trimtab.analysis.quality.redundancy import Redundancy, redundancy
 from trimtab.analysis.quality.samples import Sample
 from trimtab.analysis.quality.shortcuts import shortcuts
 from trimtab.analysis.quality.spectrum import PERMUTATIONS, spectra
+from trimtab.analysis.quality.study import NO_DATA, Parts, Study
 from trimtab.analysis.quality.triage import triage
-from trimtab.analysis.quality.writers import written
-from trimtab.data.contrast import Contrast
 from trimtab.data.exclusion import Kept
 from trimtab.directions import ConceptVectors
 from trimtab.engines.base import Engine, Progress
 from trimtab.errors import InputError, MissingDependency, Unsupported
-from trimtab.evidence import Evidence
 from trimtab.extraction import make
 from trimtab.extraction.method import Method
 from trimtab.recipes.vectors import Extraction
 from trimtab.sites import Site
 
-#: What `recipes.extract_full` must keep for a report: rows to split, and the heads' outputs.
-NEEDS, BESIDE = frozenset({"rows"}), ("head_out",)
-NO_DATA = "needs the texts: give --model and --data"
-NO_MODEL = "needs the model's weights: give --model"
 #: Streams in which neurons' writing can be compared with a direction.
 RESIDUAL = ("resid_pre", "o", "attn_out", "down", "mlp_out", "resid_post")
-FOUND = (InputError, Unsupported, MissingDependency)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """What a report is made from. Without `refit` the finished vectors are judged on the texts, which must then be
-    others than they were made from; `method` None means that nobody knows how they were made."""
-
-    vectors: ConceptVectors
-    engine: Engine | None = None
-    contrasts: Mapping[str, Contrast] | None = None
-    evidence: Mapping[str, Mapping[Site, Evidence]] | None = None
-    method: Method | None = None
-    refit: bool = True
-    kept: Kept | None = None
-    seed: int = 0
-    permutations: int = PERMUTATIONS
-
-    @property
-    def refits(self) -> Method | None:
-        """The method to fit again for held-out figures; None where the finished vector is read instead."""
-        return self.method if self.refit else None
 
 
 def assess(
@@ -91,15 +63,17 @@ def assess(
 
 def examine(study: Study, progress: Progress | None = None) -> QualityReport:
     """Report on vectors with whatever else there is."""
-    vectors, model = study.vectors, _Model(study.engine, study.vectors.sites)
-    others = {s: _redundancy(vectors, s) for s in vectors.sites}
-    rows: list[SiteQuality] = []
+    vectors = study.vectors
+    model = ModelSide(study.engine, vectors.sites, study.seed)
+    found: dict[tuple[str, Site], SiteQuality] = {}
     total = len(vectors.concepts) * len(vectors.sites)
-    for concept in vectors.concepts:
-        for site in vectors.sites:
-            rows.append(_row(study, model, others[site], concept, site))
+    for site in vectors.sites:  # layer by layer, because of the matrices
+        others = _redundancy(vectors, site)
+        for concept in vectors.concepts:
+            found[concept, site] = _row(study, model, others, concept, site)
             if progress is not None:
-                progress(len(rows), total)
+                progress(len(found), total)
+    rows = [found[c, s] for c in vectors.concepts for s in vectors.sites]
     given = study.contrasts or {}
     said = {c: shortcuts(given[c]) for c in vectors.concepts if c in given}
     verdicts = [triage([r for r in rows if r.concept == c], said.get(c)) for c in vectors.concepts]
@@ -119,57 +93,6 @@ def examine(study: Study, progress: Progress | None = None) -> QualityReport:
     )
 
 
-class _Parts:
-    """Collects the parts of one row, and the reasons of those that could not be had."""
-
-    def __init__(self) -> None:
-        self.missing: dict[str, str] = {}
-
-    def get(self, part: str, build: Callable[[], T]) -> T | None:
-        try:
-            return build()
-        except FOUND as error:
-            self.missing[part] = str(error)
-            return None
-
-
-class _Model:
-    """What the engine has to give, asked once per layer; refusals are remembered and raised again."""
-
-    def __init__(self, engine: Engine | None, sites: Sequence[Site]) -> None:
-        self.engine, self.sites = engine, sites
-        self._known: dict[Any, Any] = {}
-
-    def _once(self, key: Any, build: Callable[[], T]) -> T:
-        if key not in self._known:
-            try:
-                self._known[key] = build()
-            except FOUND as error:
-                self._known[key] = error
-        if isinstance(found := self._known[key], Exception):
-            raise found
-        return found
-
-    def _engine(self) -> Engine:
-        if self.engine is None:
-            raise InputError(NO_MODEL)
-        return self.engine
-
-    def written(self, layer: int, projection: str) -> np.ndarray:
-        engine = self._engine()
-        return self._once((layer, projection), lambda: written(engine, layer, projection))
-
-    def neutral(self, site: Site) -> Neutral:
-        engine = self._engine()
-        return self._once("neutral", lambda: neutral_states(engine, self.sites))[site]
-
-    def heads(self) -> int:
-        count = self._engine().info.n_heads
-        if count is None:
-            raise Unsupported(f"{self._engine().info.id} does not say how many heads it has")
-        return count
-
-
 def _redundancy(vectors: ConceptVectors, site: Site) -> dict[str, Redundancy] | Exception:
     if len(vectors.concepts) < 2:
         return InputError("one concept has no others to be a mixture of")
@@ -180,12 +103,12 @@ def _redundancy(vectors: ConceptVectors, site: Site) -> dict[str, Redundancy] | 
 
 
 def _row(
-    study: Study, model: _Model, others: dict[str, Redundancy] | Exception, concept: str, site: Site
+    study: Study, model: ModelSide, others: dict[str, Redundancy] | Exception, concept: str, site: Site
 ) -> SiteQuality:
     direction = study.vectors.direction(concept, site)
     table = study.vectors.table(site)
     raw, typical = table.value("norms", study.vectors.index(concept)), direction.typical_norm
-    parts, unit = _Parts(), direction.unit.astype(np.float64)
+    parts, unit = Parts(), direction.unit.astype(np.float64)
 
     def others_of() -> Redundancy:
         if isinstance(others, Exception):
@@ -197,7 +120,7 @@ def _row(
         site=site,
         norms=Norms(raw, typical, raw / typical if raw is not None and typical else None),
         redundancy=parts.get("redundancy", others_of),
-        neuron=parts.get("neuron", lambda: _neuron(model, unit, site, study.seed)),
+        neuron=parts.get("neuron", lambda: _neuron(model, unit, site)),
         heads=parts.get("heads", lambda: _heads(study, model, unit, concept, site)),
         background=parts.get("background", lambda: background(unit, model.neutral(site))),
         missing=parts.missing,
@@ -205,7 +128,7 @@ def _row(
     return _from_texts(study, row, parts, unit)
 
 
-def _from_texts(study: Study, row: SiteQuality, parts: _Parts, unit: np.ndarray) -> SiteQuality:
+def _from_texts(study: Study, row: SiteQuality, parts: Parts, unit: np.ndarray) -> SiteQuality:
     """The parts that rest on the rows of the evidence."""
     sample = parts.get("evidence", lambda: _sample(study, row.concept, row.site))
     if sample is None:
@@ -256,24 +179,24 @@ def _influence(study: Study, sample: Sample, concept: str, scores: Scores | None
     return influence(sample, _method(study), study.contrasts[concept], scores, judge, kept)
 
 
-def _neuron(model: _Model, unit: np.ndarray, site: Site, seed: int) -> Neuron:
+def _neuron(model: ModelSide, unit: np.ndarray, site: Site) -> Neuron:
     if site.stream not in RESIDUAL:
         raise Unsupported(
             f"directions at {site.stream} do not live in the residual stream that neurons write to"
         )
-    return nearest_neuron(unit, model.written(site.layer, "down"), seed)
+    return nearest_neuron(unit, model.neurons(site.layer))
 
 
-def _heads(study: Study, model: _Model, unit: np.ndarray, concept: str, site: Site) -> Heads:
+def _heads(study: Study, model: ModelSide, unit: np.ndarray, concept: str, site: Site) -> Heads:
     if study.evidence is None or concept not in study.evidence:
         raise InputError(NO_DATA)
-    count, place = model.heads(), Site(site.layer, "head_out")
+    count, place = model.heads, Site(site.layer, "head_out")
     if place not in study.evidence[concept]:
         raise Unsupported(
             f"layer {site.layer} has no head outputs that can be read (a linear-attention or state-space layer, or one "
             "whose projections could not be told apart)"
         )
-    output = model.written(site.layer, "o") if site.stream in WRITTEN_TO else None
+    output = model.output(site.layer) if site.stream in WRITTEN_TO else None
     return heads_of(unit, site, study.evidence[concept][place], count, output)
 
 

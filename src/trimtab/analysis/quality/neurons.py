@@ -31,25 +31,36 @@ class Neuron:
     single: bool
 
 
-def nearest_neuron(unit: np.ndarray, columns: np.ndarray, seed: int = 0) -> Neuron:
-    """Of a unit row [d] and what neurons write [d, m]."""
-    unit = np.asarray(unit, np.float64)
-    if columns.shape[0] != len(unit):
-        raise Unsupported(f"neurons write {columns.shape[0]} numbers, and the direction has {len(unit)}")
-    lengths = np.linalg.norm(columns, axis=0)
-    shown = columns / np.where(lengths > 0, lengths, 1.0)
-    cosines = unit @ shown
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """Unit `columns` [d, m] of what neurons write, and the largest |cosine| of random directions with any of them."""
+
+    columns: np.ndarray
+    null: np.ndarray
+
+    @classmethod
+    def of(cls, columns: np.ndarray, seed: int = 0) -> Neurons:
+        """From what neurons write, [d, m]; a neuron that writes nothing is parallel to nothing."""
+        lengths = np.linalg.norm(columns, axis=0)
+        shown = (columns / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+        random = np.random.default_rng(seed).standard_normal((DRAWS, len(columns)), np.float32)
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        return cls(shown, np.abs(random @ shown).max(1))
+
+
+def nearest_neuron(unit: np.ndarray, neurons: Neurons) -> Neuron:
+    """Of a unit row [d]."""
+    width, count = neurons.columns.shape
+    if width != len(unit):
+        raise Unsupported(f"neurons write {width} numbers, and the direction has {len(unit)}")
+    cosines = np.asarray(unit, np.float32) @ neurons.columns
     index = int(np.argmax(np.abs(cosines)))
-    width, count = columns.shape
-    random = np.random.default_rng(seed).standard_normal((DRAWS, width))
-    random /= np.linalg.norm(random, axis=1, keepdims=True)
-    null = np.abs(random @ shown).max(1)
     return Neuron(
         index=index,
         cosine=float(cosines[index]),
         neurons=count,
         expected=float(min(1.0, np.sqrt(2 * np.log(count) / width))),
-        chance=float(null.mean()),
-        chance_high=float(np.quantile(null, 0.95)),
+        chance=float(neurons.null.mean()),
+        chance_high=float(np.quantile(neurons.null, 0.95)),
         single=bool(abs(cosines[index]) > ONE_NEURON),
     )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.activations import check_pooling
-from trimtab.analysis.quality.assess import BESIDE, NEEDS, Study, examine
+from trimtab.analysis.quality.assess import examine
 from trimtab.analysis.quality.findings import QualityReport
+from trimtab.analysis.quality.study import BESIDE, NEEDS, Study
 from trimtab.data.contrast import Contrast
 from trimtab.data.exclusion import Kept
 from trimtab.directions import ConceptVectors

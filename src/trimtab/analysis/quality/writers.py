@@ -21,10 +21,10 @@ TOKENS = 64
 
 
 def written(engine: Engine, layer: int, projection: str) -> np.ndarray:
-    """Matrix [hidden, in] float64 of what a unit input of "o" or "down" adds to the residual stream."""
-    matrix = engine.weight(Site(layer, projection)).astype(np.float64)
+    """Matrix [hidden, in] float32 of what a unit input of "o" or "down" adds to the residual stream."""
+    matrix = engine.weight(Site(layer, projection))
     scale = _scale(engine, Site(layer, projection), Site(layer, BRANCH[projection]))
-    return matrix if scale is None else scale[:, None] * matrix
+    return matrix if scale is None else scale[:, None].astype(np.float32) * matrix
 
 
 def _scale(engine: Engine, inner: Site, outer: Site) -> np.ndarray | None:
