@@ -6,7 +6,7 @@ from made import sample
 
 import worlds
 from trimtab.analysis.quality.halves import split_half
-from trimtab.analysis.quality.heldout import auc, cross_scores, fixed_scores, folds, held_out
+from trimtab.analysis.quality.heldout import auc, cross_scores, fixed_scores, folds, held_out, random_aucs
 from trimtab.analysis.quality.samples import pick
 from trimtab.errors import InputError
 from trimtab.evidence import NEGATIVE, POSITIVE
@@ -155,3 +155,25 @@ def test_halves_of_one_strong_axis_do_not_agree_under_random_labels():
 def test_a_method_that_does_not_look_has_no_halves():
     with pytest.raises(InputError, match="does not learn"):
         split_half(null(0), make("random"))
+
+
+# --- strangers
+
+
+def test_where_states_fill_one_dimension_any_direction_will_do():
+    rng = np.random.default_rng(0)
+    axis = worlds.unit(64, 2)
+    line = sample(np.outer(3 + rng.random(20), axis), np.outer(rng.random(20), axis), False)
+    assert judge(line).random > 0.99
+    world = worlds.planted(n=60, width=256, shift=3.0)
+    wide = judge(sample(world.positive - world.negative, world.negative - world.positive, False))
+    assert wide.auc.value > 0.99 and wide.random < 0.8
+
+
+def test_random_aucs_are_those_of_a_ranking():
+    roc = pytest.importorskip("sklearn.metrics").roc_auc_score
+    s = null(4, paired=False)
+    found = random_aucs(s, np.random.default_rng(9))
+    along = s.rows @ np.random.default_rng(9).standard_normal((16, 100))
+    truth = [roc(np.arange(48) < 24, along[:, k]) for k in range(100)]
+    assert np.allclose(found, np.maximum(truth, 1 - np.array(truth)))

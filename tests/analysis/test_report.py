@@ -260,6 +260,12 @@ def test_centred_pca_is_compared_with_uncentred_on_these_data(engine):
     assert area < 1 and any("centring hurts" in n and f"{area:.2f} by pca_diff" in n for n in found.notes)
 
 
+def test_a_baseline_is_not_judged(engine):
+    full = extract_full(engine, JOY, "random", layers=3, needs=NEEDS, beside=BESIDE)
+    found = assess(full, engine, permutations=2)
+    assert found.verdicts[0].words == "not judged" and "baseline" in found.verdicts[0].reasons[0]
+
+
 # --- a real model
 
 

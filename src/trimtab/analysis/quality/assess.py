@@ -76,7 +76,8 @@ def examine(study: Study, progress: Progress | None = None) -> QualityReport:
     rows = [found[c, s] for c in vectors.concepts for s in vectors.sites]
     given = study.contrasts or {}
     said = {c: shortcuts(given[c]) for c in vectors.concepts if c in given}
-    verdicts = [triage([r for r in rows if r.concept == c], said.get(c)) for c in vectors.concepts]
+    baseline = None if study.method is None or study.method.learns else study.method.name
+    verdicts = [triage([r for r in rows if r.concept == c], said.get(c), baseline) for c in vectors.concepts]
     rows = [_judged(study, r) if _rests_on(r, verdicts) else r for r in rows]
     return QualityReport(
         model=vectors.origin.model,

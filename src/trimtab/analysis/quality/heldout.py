@@ -18,6 +18,8 @@ from trimtab.errors import InputError
 from trimtab.extraction.method import Method
 
 FOLDS, RESAMPLES, LEVEL = 5, 1000, 0.95
+#: Directions drawn at random for comparison.
+DRAWS = 100
 LEFT_OUT = -1
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -34,14 +36,18 @@ class Interval:
 @dataclass(frozen=True)
 class HeldOut:
     """`low_over_sites` is the lower bound when the best of several sites is picked (Bonferroni); `positive` and
-    `negative` are `quantiles` of the held-out projections, standardised within their fold; `refitted` is False where a
-    finished direction was read on other texts instead."""
+    `negative` are `quantiles` of the held-out projections, standardised within their fold; `random` and `random_high`
+    are the mean and the 95 % quantile of what directions drawn at random reach on the same texts, either sign (where
+    states fill few dimensions most directions tell the sides apart, and a high AUC says little); `refitted` is False
+    where a finished direction was read on other texts instead."""
 
     auc: Interval
     low_over_sites: float
     pair_accuracy: Interval | None
     positive: tuple[float, ...]
     negative: tuple[float, ...]
+    random: float
+    random_high: float
     quantiles: tuple[float, ...]
     groups: int
     folds: int
@@ -103,17 +109,29 @@ def held_out(sample: Sample, scores: Scores, refitted: bool, sites: int = 1, see
     value = auc(sample, scores)
     area, over = _interval(value, *drawn, tail), _interval(value, *drawn, tail / max(1, sites))
     scaled = _standardised(scores)
+    strangers = random_aucs(sample, rng)
     return HeldOut(
         auc=area,
         low_over_sites=over.low,
         pair_accuracy=_pairs(sample, scores, weights, tail) if sample.paired else None,
         positive=tuple(float(x) for x in np.quantile(scaled[sample.positive], QUANTILES)),
         negative=tuple(float(x) for x in np.quantile(scaled[sample.negative], QUANTILES)),
+        random=float(strangers.mean()),
+        random_high=float(np.quantile(strangers, LEVEL)),
         quantiles=QUANTILES,
         groups=count,
         folds=len(np.unique(scores.fold)) if refitted else 0,
         refitted=refitted,
     )
+
+
+def random_aucs(sample: Sample, rng: np.random.Generator) -> np.ndarray:
+    """AUC [DRAWS], of the better sign, of isotropic random directions on all texts."""
+    n, m = len(sample.positive), len(sample.negative)
+    along = sample.rows @ rng.standard_normal((sample.rows.shape[1], DRAWS))
+    ranks = along.argsort(0).argsort(0) + 1.0
+    area = (ranks[:n].sum(0) - n * (n + 1) / 2) / (n * m)
+    return np.maximum(area, 1 - area)
 
 
 Blocks = list[tuple[np.ndarray, np.ndarray]]

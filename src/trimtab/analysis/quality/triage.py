@@ -33,17 +33,20 @@ SAME = 0.9
 OUTLIER = 10
 
 
-def triage(rows: Sequence[SiteQuality], shortcuts: Shortcuts | None) -> Verdict:
-    """The verdict on one concept from its rows at all sites."""
+def triage(rows: Sequence[SiteQuality], shortcuts: Shortcuts | None, baseline: str | None = None) -> Verdict:
+    """The verdict on one concept from its rows at all sites. `baseline` names a method that looks at nothing."""
     row = best(rows)
     concept = rows[0].concept
+    if baseline is not None:
+        why = f"{baseline} is a baseline that does not look at the texts: compare others with it"
+        return Verdict(concept, UNJUDGED, None if row is None else row.site, (why,))
     if row is None:
         why = next((r.missing["held_out"] for r in rows if "held_out" in r.missing), "nothing was held out")
         return Verdict(concept, UNJUDGED, None, (f"no held-out AUC: {why}",), _places(rows[-1]))
     for words, reasons in ((REWRITE, _weak(row)), (TEMPLATE, _template(row, shortcuts))):
         if reasons:  # where a bad vector comes from is no advice
             return Verdict(concept, words, row.site, tuple(reasons), _outlier(row))
-    advice = (*_places(row), *_outlier(row))
+    advice = (*_anyone(row), *_places(row), *_outlier(row))
     if reasons := _same(row):
         return Verdict(concept, _merge(row), row.site, tuple(reasons), advice)
     return Verdict(concept, USE, row.site, (_strength(row),), advice)
@@ -109,6 +112,17 @@ def _same(row: SiteQuality) -> list[str]:
     if abs(r.nearest_cosine) > SAME:
         found.append(f"cosine {r.nearest_cosine:+.2f} with {r.nearest}")
     return found
+
+
+def _anyone(row: SiteQuality) -> tuple[str, ...]:
+    """Where most directions would do, the AUC is no praise."""
+    held = row.held_out
+    if held is None or held.random_high < held.auc.low:
+        return ()
+    return (
+        f"directions drawn at random reach AUC {held.random:.2f} on average here, and {held.random_high:.2f} one time "
+        "in twenty: these states fill few dimensions",
+    )
 
 
 def _places(row: SiteQuality) -> tuple[str, ...]:
