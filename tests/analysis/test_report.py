@@ -1,5 +1,6 @@
 """The report as a whole, on a model whose truth is known: verdicts, files, and what is said to be missing."""
 
+import dataclasses
 import json
 import random
 from html.parser import HTMLParser
@@ -118,13 +119,31 @@ def test_only_judged_rows_compute_the_auc_without_examples(report):
     assert all(e.auc_without is None for e in other.influence.examples)
 
 
-def test_a_layer_without_heads_is_unsupported_and_said(full, engine):
+def test_evidence_without_head_outputs_is_said(full, engine):
     bare = [{s: e for s, e in one.items() if s != Site(2, "head_out")} for one in full.evidence]
-    import dataclasses
-
     found = assess(dataclasses.replace(full, evidence=tuple(bare)), engine, permutations=2)
-    assert "no head outputs" in found.at("joy", Site(2)).missing["heads"]
+    assert "holds no layer_2.head_out" in found.at("joy", Site(2)).missing["heads"]
     assert found.at("joy", Site(1)).heads is not None
+
+
+@pytest.mark.engine
+def test_a_layer_without_attention_is_unsupported_and_said(monkeypatch):
+    """Qwen3.5: three layers of gated delta nets, then one of attention."""
+    pytest.importorskip("torch")
+    from engines.tiny import FAMILIES, Words
+    from trimtab.engines.transformers import TransformersEngine
+
+    words = ["w3 w17 w50 w9", "w77 w31 w64 w12", "w40 w41 w5 w6"]
+    for place in ("trimtab.recipes.neutral", background.__name__, writers.__name__):
+        monkeypatch.setattr(f"{place}.neutral_texts", lambda: words)
+    engine = TransformersEngine(FAMILIES["qwen3.5"](), Words(), id="hybrid")
+    rng = np.random.default_rng(0)
+    sides = [[" ".join(f"w{i}" for i in rng.integers(low, low + 50, 6)) for _ in range(8)] for low in (5, 60)]
+    full = extract_full(engine, Contrast("late", *sides), layers="2-3", needs=NEEDS, beside=BESIDE)
+    found = assess(full, engine, permutations=2)
+    assert "unsupported: layer 2 has no attention heads" in found.at("late", Site(2)).missing["heads"]
+    heads = found.at("late", Site(3)).heads
+    assert len(heads.raw_norm) == 4 and sum(heads.share) == pytest.approx(1)
 
 
 def test_the_record_is_finite_json(report):
@@ -239,8 +258,6 @@ def test_on_other_texts_the_finished_vector_is_read(full, engine):
 
 
 def test_a_foreign_file_says_that_its_making_is_unknown(full, engine):
-    import dataclasses
-
     foreign = dataclasses.replace(full.vectors.only(["anger"]), origin=Origin())
     found = review(foreign, engine, Corpus((ANGER,)))
     row = found.at("anger", Site(3))

@@ -191,12 +191,9 @@ def _neuron(model: ModelSide, unit: np.ndarray, site: Site) -> Neuron:
 def _heads(study: Study, model: ModelSide, unit: np.ndarray, concept: str, site: Site) -> Heads:
     if study.evidence is None or concept not in study.evidence:
         raise InputError(NO_DATA)
-    count, place = model.heads, Site(site.layer, "head_out")
+    count, place = model.heads(site.layer), Site(site.layer, "head_out")
     if place not in study.evidence[concept]:
-        raise Unsupported(
-            f"layer {site.layer} has no head outputs that can be read (a linear-attention or state-space layer, or one "
-            "whose projections could not be told apart)"
-        )
+        raise InputError(f"the evidence holds no {place}: collect it beside the vectors' own sites")
     output = model.output(site.layer) if site.stream in WRITTEN_TO else None
     return heads_of(unit, site, study.evidence[concept][place], count, output)
 

@@ -66,10 +66,14 @@ class ModelSide:
         engine = self.engine
         return self._once("neutral", lambda: neutral_states(engine, self.sites))[site]
 
-    @property
-    def heads(self) -> int:
-        """How many query heads there are."""
-        count = self.engine.info.n_heads
-        if count is None:
-            raise Unsupported(f"{self.engine.info.id} does not say how many heads it has")
-        return count
+    def heads(self, layer: int) -> int:
+        """How many query heads there are; refuses layers whose mixer is not proven attention (it then has no "v")."""
+        info = self.engine.info
+        if info.n_heads is None:
+            raise Unsupported(f"{info.id} does not say how many heads it has")
+        if not {Site(layer, "head_out"), Site(layer, "v")} <= info.widths.keys():
+            raise Unsupported(
+                f"unsupported: layer {layer} has no attention heads that could be proved (linear attention, state "
+                "space, or projections that could not be told apart)"
+            )
+        return info.n_heads
