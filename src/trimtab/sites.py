@@ -31,6 +31,9 @@ STREAMS: tuple[str, ...] = (
     "resid_post",
 )
 
+#: Streams that are the output of one linear map.
+PROJECTIONS: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+
 LayerSpec = int | str | Sequence[int | str]
 
 

@@ -18,6 +18,7 @@ from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
 from .progress import counter
+from .reports import Wanted, excluded
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -67,6 +68,13 @@ class MethodName(click.Choice):
 @click.option(
     "--pooling", default=None, help="Tokens to read, e.g. last, last_content, mean_all [default: the data's]."
 )
+@click.option(
+    "--exclude", default=None, help="Examples to leave out: ids as a report prints them, or a file of ids."
+)
+@click.option("--report", default=None, help="Also write a quality report: FILE.html, FILE.json or a folder.")
+@click.option(
+    "--as-readout", default=None, help="Folder for readout.safetensors, readout.json, quality.json."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
 @model_options
 def extract(
@@ -83,6 +91,9 @@ def extract(
     pooling: str | None,
     modules: str | None,
     head: int | None,
+    exclude: str | None,
+    report: str | None,
+    as_readout: str | None,
     dry_run: bool,
     engine: str,
     output: Path | None,
@@ -97,10 +108,12 @@ def extract(
     from trimtab.sites import resolve_layers
 
     contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
+    contrasts, kept = excluded(contrasts, exclude)
     chosen = recipes.choose_method(method, desk.seed, settings)
     recipes.check(contrasts, chosen, stream, pooling, desk.seed)
     _check_sites(stream, modules, head)
-    target = _target(output, data)
+    target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
+    wanted = Wanted.of(report, as_readout, target)
     seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
     if chosen.name != method:
@@ -117,14 +130,15 @@ def extract(
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         total = sum(n for c in contrasts for n in c.counts.values())
         with desk.progress("extract", total) as bar:
-            found = recipes.extract(
+            full = recipes.extract_full(
                 runner, contrasts, chosen, layers, stream, pooling, desk.seed, counter(bar),
-                modules=modules, head=head,
+                modules=modules, head=head, **wanted.collect,
             )  # fmt: skip
-        depth = runner.info.n_layers
+        depth, found = runner.info.n_layers, full.vectors
+        quality = wanted.assess(desk, full, runner, kept) if wanted.any else None
     found.save(target)
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
-    desk.result(record, text=_summary(found, target, depth))
+    desk.result(*wanted.said(found, quality, record, _summary(found, target, depth)))
     if "read_reason" in found.calibration:
         site = found.read_site(depth)
         desk.note(f"reads best at {layer_words(site.layer, depth)}: {found.calibration['read_reason']}")

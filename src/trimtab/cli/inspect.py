@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trimtab.data import LAYOUTS
+from trimtab.errors import InputError, UnknownName
+
 from .frame import Desk, verb
 from .library import library_option
-from .models import glance, layer_words
+from .models import glance, layer_words, model_options, open_engine, spoken_warnings
+from .reports import Wanted, excluded
 
 if TYPE_CHECKING:
+    from trimtab.analysis.quality import Corpus, QualityReport
     from trimtab.directions import ConceptVectors
     from trimtab.sites import Site
 
@@ -22,23 +28,104 @@ if TYPE_CHECKING:
     "--layers", default=None, help="Layers whose similarities are shown [default: near 60 % depth]."
 )
 @click.option("--model", default=None, help="Also check that the file fits this model (a folder).")
+@click.option("--report", default=None, help="Write a quality report: FILE.html, FILE.json or a folder.")
+@click.option(
+    "--data", default=None, help="With --report: the corpus to judge the vectors on; needs --model."
+)
+@click.option(
+    "--negatives", default=None, help="With --data: second file, for layouts of one concept per file."
+)
+@click.option(
+    "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
+)
+@click.option(
+    "--exclude", default=None, help="With --data: examples to leave out, by id or as a file of ids."
+)
 @library_option
-def inspect(desk: Desk, file: str, layers: str | None, model: str | None) -> None:
-    """Show what a vector file holds and which model it fits."""
+@model_options
+def inspect(
+    desk: Desk,
+    file: str,
+    layers: str | None,
+    model: str | None,
+    report: str | None,
+    data: str | None,
+    negatives: str | None,
+    layout: str | None,
+    exclude: str | None,
+    engine: str,
+    **options: Any,
+) -> None:
+    """Show what a vector file holds and which model it fits; with --report, whether to trust it."""
     from trimtab.sites import Site
 
     from .steering import check_fit, load_reference
 
     vectors = load_reference(file)
     if model is not None:
-        check_fit(file, vectors, glance(model, "transformers"), model)
+        check_fit(file, vectors, glance(model, engine), model)
+    corpus = _corpus(vectors, report, model, data, negatives, layout, exclude)
+    wanted = Wanted.of(report, None, Path(file))
     depth = vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
     stream = "resid_post" if vectors.layers() else vectors.sites[0].stream
     shown = [Site(n, stream) for n in vectors.choose_layers(layers, depth, stream)]
     record = {"file": file, **describe(vectors), "similarity": {s.key: vectors.similarity(s) for s in shown}}
     if model is not None:
         record["fits"] = model
-    desk.result(record, text=_render(record, vectors, shown, depth))
+    quality = _quality(desk, vectors, corpus, model, engine, options) if wanted.any else None
+    desk.result(*wanted.said(vectors, quality, record, _render(record, vectors, shown, depth)))
+
+
+def _corpus(
+    vectors: ConceptVectors,
+    report: str | None,
+    model: str | None,
+    data: str | None,
+    negatives: str | None,
+    layout: str | None,
+    exclude: str | None,
+) -> Corpus | None:
+    """The texts to judge on, checked before anything is loaded."""
+    given = {"--data": data, "--negatives": negatives, "--layout": layout, "--exclude": exclude}
+    for flag, value in given.items():
+        if value is not None and report is None:
+            raise InputError(f"{flag} is for a quality report; give --report FILE.html too")
+        if value is not None and data is None:
+            raise InputError(f"{flag} says something about a corpus; give it with --data")
+    if data is None:
+        return None
+    if model is None:
+        raise InputError("--data holds texts that a model must read; give --model too")
+    from trimtab import data as sources
+    from trimtab.analysis.quality import Corpus
+
+    only = vectors.concepts[0] if len(vectors.concepts) == 1 else None
+    whole = sources.load(data, negatives=negatives, concept=only, layout=layout)
+    contrasts, kept = excluded(whole, exclude)
+    shared = [c for c in contrasts if c.concept in vectors.concepts]
+    if not shared:
+        names = [c.concept for c in contrasts]
+        raise UnknownName.of(
+            "concept in this file", ", ".join(names), vectors.concepts, f"They stand in {data}."
+        )
+    return Corpus(tuple(shared), tuple(whole), kept)
+
+
+def _quality(
+    desk: Desk,
+    vectors: ConceptVectors,
+    corpus: Corpus | None,
+    model: str | None,
+    engine: str,
+    options: dict[str, Any],
+) -> QualityReport:
+    from trimtab.analysis.quality import review
+
+    if model is None:
+        return review(vectors, seed=desk.seed)
+    loaded = open_engine(desk, model, engine, **options)
+    with spoken_warnings(desk), loaded as runner, desk.progress("assess") as bar:
+        return review(vectors, runner, corpus, seed=desk.seed, progress=lambda *_: bar.advance(1))
 
 
 def describe(vectors: ConceptVectors) -> dict[str, Any]:

@@ -3,72 +3,12 @@ colour has a second carrier (dashes, shapes, labels)."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from trimtab.demo.feelings import Curve
 from trimtab.demo.honesty import Honesty, HonestyRow
 from trimtab.evaluation.coherence import SLACK, coherent
-
-WIDTH, LEFT, RIGHT = 360, 38, 12
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A linear map from data [low, high] to pixels [start, end]."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-def signed(value: float) -> str:
-    """A dose with its sign, a true minus and no needless digits: −0.8, 0, +1.2."""
-    return "0" if not value else f"{value:+g}".replace("-", "−")
-
-
-def short(value: float) -> str:
-    """Two digits without the leading zero: .73."""
-    text = f"{value:.2f}"
-    return (
-        text.replace("-0.", "−.").replace("-", "−").removeprefix("0")
-        if abs(value) < 1
-        else text.replace("-", "−")
-    )
-
-
-def line(points: Sequence[tuple[float, float]], kind: str) -> str:
-    """A polyline of class `kind`."""
-    where = " ".join(f"{x},{y}" for x, y in points)
-    return f'<polyline class="{kind}" points="{where}"/>'
-
-
-def band(x: Axis, y: Axis, rows: Sequence[tuple[float, float, float]], kind: str) -> str:
-    """A filled band through (dose, low, high)."""
-    upper = [(x(d), y(h)) for d, _, h in rows]
-    lower = [(x(d), y(low)) for d, low, _ in reversed(rows)]
-    where = " ".join(f"{a},{b}" for a, b in upper + lower)
-    return f'<polygon class="{kind}" points="{where}"/>'
-
-
-def text(x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> str:
-    """A label."""
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{html.escape(words)}</text>'
-
-
-def svg(height: float, label: str, parts: Sequence[str]) -> str:
-    """The frame; `label` is read aloud in its place."""
-    body = "".join(parts)
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(label)}">'
-        f"{body}</svg>"
-    )
+from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
 
 
 def dose_chart(curve: Curve) -> str:

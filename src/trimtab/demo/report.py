@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from trimtab.demo import charts
-from trimtab.demo.charts import short, signed
 from trimtab.demo.commands import next_commands
 from trimtab.demo.results import DemoResult
 from trimtab.demo.sections import honesty, how, numbers
 from trimtab.evaluation.coherence import coherent
+from trimtab.pages.document import document
+from trimtab.pages.drawing import short, signed
 from trimtab.strips.page import SCALE, box, controls, hundredths, radios, script, story, style
 from trimtab.strips.strip import Strip
 
@@ -38,12 +39,8 @@ def page(result: DemoResult) -> str:
             _footer(result),
         )
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>trimtab demo: a small force on the rudder</title>\n<style>\n{css}{style()}</style>\n</head>\n<body>\n"
-        f"{body}\n{script(payload(result), js)}</body>\n</html>\n"
-    )
+    title = "trimtab demo: a small force on the rudder"
+    return document(title, body, css + style(), script(payload(result), js))
 
 
 # --- data for the script ---------------------------------------------------------------------------

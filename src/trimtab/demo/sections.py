@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 
 import numpy as np
 
 from trimtab.demo import charts
-from trimtab.demo.charts import short, signed
 from trimtab.demo.results import DemoResult
 from trimtab.evaluation.coherence import coherent
-
-
-def table(
-    head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], caption: str, kind: str = ""
-) -> str:
-    """A scrolling table; each row is (css class, cells), the first cell its header."""
-    top = "".join(f'<th scope="col">{h}</th>' for h in head)
-    body = "".join(
-        f'<tr class="{mark}"><th scope="row">{cells[0]}</th>{"".join(f"<td>{c}</td>" for c in cells[1:])}</tr>'
-        for mark, cells in rows
-    )
-    return (
-        f'<div class="scroll {kind}"><table><caption>{caption}</caption><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
+from trimtab.pages.document import table
+from trimtab.pages.drawing import short, signed
 
 # --- honesty -------------------------------------------------------------------------------------
 

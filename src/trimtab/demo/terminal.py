@@ -13,12 +13,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from trimtab.demo.charts import short, signed
 from trimtab.demo.commands import next_commands
 from trimtab.demo.feelings import Curve
 from trimtab.demo.results import DemoResult
 from trimtab.evaluation.coherence import coherent
 from trimtab.evaluation.dose_response import Row
+from trimtab.pages.drawing import short, signed
 from trimtab.strips.terminal import WARM, legend, lines
 
 

@@ -272,7 +272,6 @@ class Engine(ABC):
         return await asyncio.to_thread(lambda: self.chat(messages, **kwargs))
 
     # --- reading
-    # ----------------------------------------------------------------------------------------------
 
     def capture(
         self,
@@ -366,6 +365,10 @@ class Engine(ABC):
         """(losses [B], gradient [width] of their sum), float64, of a named objective (`trimtab.objectives`) with row b
         steered by coefficients[b] * vector at every token of `site`."""
         raise Unsupported(f"the {self.name} engine does not differentiate; use engine='transformers'")
+
+    def weight(self, site: Site) -> np.ndarray:
+        """Matrix [out, in] float32 of the projection whose output is `site` (`sites.PROJECTIONS`), without bias."""
+        raise Unsupported(f"the {self.name} engine does not hand over weights; use engine='transformers'")
 
     def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:
         """Tokens of a continuation; text is tokenised by itself, as it would follow the prompt."""

@@ -90,20 +90,75 @@ def extract(
     need, are measured per token (`recipes.neutral`), and the layer at which reading separates best is stored
     (`recipes.separation`). `seed` matters only to methods that draw. `progress(done, total)` counts distinct texts.
     """
+    return extract_full(
+        engine, data, method, layers, streams, pooling, seed, progress, modules=modules, head=head
+    ).vectors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Extraction:
+    """An extraction with what it was made from, so that a report needs no second pass over the texts.
+
+    `evidence` has one dict per contrast; beside the sites of the file it may hold others that were asked for.
+    """
+
+    vectors: ConceptVectors
+    method: Method
+    contrasts: tuple[Contrast, ...]
+    readings: tuple[Reading, ...]
+    evidence: tuple[Mapping[Site, Evidence], ...]
+    neutral: NeutralStates
+
+
+def extract_full(
+    engine: Engine,
+    data: Data,
+    method: str | Method = DEFAULT,
+    layers: LayerSpec = "all",
+    streams: Sequence[str] = ("resid_post",),
+    pooling: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    modules: str | None = None,
+    head: int | None = None,
+    needs: frozenset[str] = frozenset(),
+    beside: Sequence[str] = (),
+) -> Extraction:
+    """`extract`, keeping the evidence: `needs` are collected beside the method's own, and the streams `beside` at
+    every layer read that has them."""
     contrasts = _contrasts(data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = _sites(engine, layers, streams, modules, head)
-    readings = [read(engine, c, pooling) for c in contrasts]
-    evidence = _collect(engine, readings, sites, chosen, progress)
-    directions = _fit(chosen, contrasts, evidence)
+    readings, evidence = gather(engine, contrasts, chosen.wanted | needs, sites, pooling, progress, beside)
+    own = [{s: e[s] for s in sites} for e in evidence]
+    directions = _fit(chosen, contrasts, own)
     if head is not None:
         directions = [head_part(d, head, engine.info.n_heads) for d in directions]
     rows = {s: np.stack([d.unit for d in directions if d.site == s]) for s in sites}
     neutral = measure(engine, rows)
     described = list(_describe(directions, contrasts, neutral))
     origin = _origin(engine.info, chosen, readings, directions, neutral)
-    found = ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
-    return with_read_site(found, described, readings, evidence) if chosen.learns else found
+    vectors = ConceptVectors.from_directions(described, typical_norms=neutral.typical_norms, origin=origin)
+    if chosen.learns:
+        vectors = with_read_site(vectors, described, readings, own)
+    return Extraction(vectors, chosen, tuple(contrasts), tuple(readings), tuple(evidence), neutral)
+
+
+def gather(
+    engine: Engine,
+    contrasts: Sequence[Contrast],
+    needs: frozenset[str],
+    sites: Sequence[Site],
+    pooling: str | None = None,
+    progress: Progress | None = None,
+    beside: Sequence[str] = (),
+) -> tuple[list[Reading], list[dict[Site, Evidence]]]:
+    """Evidence of every contrast in one pass over the texts, at `sites` and at the streams `beside` of their layers
+    (where a layer has them)."""
+    extra = {Site(s.layer, b) for s in sites for b in beside} & engine.info.widths.keys()
+    readings = [read(engine, c, pooling) for c in contrasts]
+    return readings, _collect(engine, readings, sorted({*sites, *extra}), needs, progress)
 
 
 def with_read_site(
@@ -178,7 +233,7 @@ def _collect(
     engine: Engine,
     readings: Sequence[Reading],
     sites: Sequence[Site],
-    method: Method,
+    needs: frozenset[str],
     progress: Progress | None,
 ) -> list[dict[Site, Evidence]]:
     """Evidence per reading; readings of one pooling share a pass, so that equal texts run once."""
@@ -198,7 +253,7 @@ def _collect(
                     reading.contrast.row_scores,
                 )
             )
-        parts = engine.collect(prompts, comparisons, sites, method.wanted, pooling, progress)
+        parts = engine.collect(prompts, comparisons, sites, needs, pooling, progress)
         found |= {i: part for (i, _), part in zip(chosen, parts, strict=True)}
     return [found[i] for i in range(len(readings))]
 
@@ -266,7 +321,7 @@ def _origin(
         parameters=parameters,
         pooling=", ".join(dict.fromkeys(r.pooling for r in readings)),
         template_hash=info.template_hash if any(r.contrast.messages for r in readings) else None,
-        data_hash=_joint_hash([r.contrast for r in readings]),
+        data_hash=joint_hash([r.contrast for r in readings]),
         neutral_hash=neutral_hash(),
         read_position=None if poolings <= EVERY_TOKEN else "each reply token",
         read_alignment="emit",
@@ -289,7 +344,8 @@ def _fits(directions: Sequence[Direction], method: Method) -> dict[str, dict[str
     return found
 
 
-def _joint_hash(contrasts: Sequence[Contrast]) -> str:
+def joint_hash(contrasts: Sequence[Contrast]) -> str:
+    """Hash of a whole corpus, as it stands in the file's origin."""
     if len(contrasts) == 1:
         return contrasts[0].hash
     return hashlib.sha256("".join(c.hash for c in contrasts).encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from trimtab.engines.requests import Event, Message, Request, Score
 from trimtab.errors import InputError, UnknownName, Unsupported
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
-from trimtab.sites import ModelInfo, Site
+from trimtab.sites import PROJECTIONS, ModelInfo, Site
 
 
 class ReferenceEngine(Engine):
@@ -97,6 +97,15 @@ class ReferenceEngine(Engine):
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
         """Text of tokens; incomplete characters become U+FFFD."""
         return words.to_bytes(tokens, special).decode("utf-8", errors="replace")
+
+    def weight(self, site: Site) -> np.ndarray:
+        """Matrix [out, in] float32 of the projection whose output is `site`."""
+        self.info.width(site)
+        if site.stream not in PROJECTIONS:
+            raise Unsupported(
+                f"{site} is not the output of one projection; those are {', '.join(PROJECTIONS)}"
+            )
+        return getattr(self.weights.blocks[site.layer], site.stream).T.astype(np.float32)
 
     # --- running -----------------------------------------------------------------------------------------
 

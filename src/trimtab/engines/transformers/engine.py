@@ -16,6 +16,7 @@ from trimtab.engines.tokens import PromptEncoder
 from trimtab.engines.transformers import capture, generation, gradients, loading, raw, scoring
 from trimtab.engines.transformers.discovery import discover, probe_ids, text_config
 from trimtab.engines.transformers.forward import Forward
+from trimtab.engines.transformers.matrices import matrix
 from trimtab.engines.transformers.proof import prove
 from trimtab.engines.transformers.stations import Station, Stations, running
 from trimtab.errors import InputError
@@ -191,6 +192,11 @@ class TransformersEngine(Engine):
             self._check_tokens(prompt.tokens)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
+
+    def weight(self, site: Site) -> np.ndarray:
+        """Matrix [out, in] float32 of the projection whose output is `site`."""
+        self.info.width(site)
+        return matrix(self.anatomy.taps[site])
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
