@@ -12,6 +12,7 @@ from trimtab.data import LAYOUTS
 from trimtab.errors import InputError
 from trimtab.extraction import DEFAULT, METHODS
 
+from .corpora import corpus_options
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 @verb("extract", output="Vector file to write [default: <data>.safetensors].")
 @click.argument("model")
-@click.option(
-    "--data", required=True, help="Corpus: pairs .jsonl, a recipe, a flat .json list or a .csv table."
-)
+@click.option("--data", required=True, help="Corpus, a file or a folder: see docs/corpora.md.")
 @click.option("--negatives", default=None, help="Second file, for layouts of one concept per file.")
 @click.option("--concept", default=None, help="Pick one concept of the corpus, or name its only one.")
 @click.option(
     "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
 )
+@corpus_options
+@click.option("--chat/--bare", default=None, help="Write messages or bare text [default: the model's].")
 @click.option(
     "--method", type=click.Choice(sorted(METHODS)), default=DEFAULT, help="How a direction is found."
 )
@@ -49,6 +50,10 @@ def extract(
     negatives: str | None,
     concept: str | None,
     layout: str | None,
+    questions: int | None,
+    strict: bool,
+    min_positives: int,
+    chat: bool | None,
     method: str,
     layers: str,
     stream: tuple[str, ...],
@@ -66,12 +71,27 @@ def extract(
     from trimtab import recipes
     from trimtab.sites import resolve_layers
 
-    contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
+    seen = glance(model, engine)
+    if chat is None and sources.chat_follows_model(data, layout):
+        chat = seen.chat_template
+    with spoken_warnings(desk) as said_of_data:
+        contrasts = sources.load(
+            data,
+            negatives=negatives,
+            concept=concept,
+            layout=layout,
+            chat=chat,
+            questions=questions,
+            prefixes=seen.token_prefixes(),
+            strict=strict,
+            min_positives=min_positives,
+        )
+    if seen.chat_template is False:
+        _check_messages(contrasts, model)
     recipes.check(contrasts, method, stream, pooling, desk.seed)
     target = _target(output, data)
-    seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
-    for note in (n for c in contrasts for n in c.notes):
+    for note in dict.fromkeys(n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
         desk.result(*_plan(desk, model, target, contrasts, method, layers, stream, pooling, seen))
@@ -85,7 +105,7 @@ def extract(
             )
         depth = runner.info.n_layers
     found.save(target)
-    record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
+    record = _record(found, target, model, engine, contrasts, [*said_of_data, *said]) | {"wall_s": time.monotonic() - started}
     desk.result(record, text=_summary(found, target, depth))
     layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
     desk.note(
@@ -95,8 +115,16 @@ def extract(
     )
 
 
+def _check_messages(contrasts: list[Contrast], model: str) -> None:
+    for contrast in (c for c in contrasts if c.messages):
+        raise InputError(
+            f"the texts of {contrast.concept!r} are messages, and {model} has no chat template: use --bare where "
+            "the layout can, or write bare texts"
+        )
+
+
 def _target(output: Path | None, data: str) -> Path:
-    target = output or Path(f"{Path(data).stem}.safetensors")
+    target = output or Path(f"{Path(data).resolve().stem}.safetensors")
     if target.suffix != ".safetensors":
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
     check_manifest(target)
@@ -164,7 +192,7 @@ def _record(
         "counts": dict(origin.counts),
         "norms": {c: {s.key: found.direction(c, s).norm for s in found.sites} for c in found.concepts},
         "typical_norms": {s.key: n for s, n in found.typical_norms.items()},
-        "notes": [n for c in contrasts for n in c.notes],
+        "notes": list(dict.fromkeys(n for c in contrasts for n in c.notes)),
         "warnings": list(said),
     }
 

@@ -22,7 +22,7 @@ from trimtab.evidence import Evidence
 from trimtab.extraction import DEFAULT, make, method_class
 from trimtab.extraction.method import ExtractionWarning, Method
 from trimtab.recipes.neutral import MEASURED_ON, NeutralStates, measure
-from trimtab.recipes.reading import Reading, read
+from trimtab.recipes.reading import Reading, read, token_prefixes
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layers
 
 ROLE_POOLINGS = ("mean_system", "mean_user", "mean_assistant")
@@ -76,7 +76,7 @@ def extract(
     layout says. Typical norms, and the mean and std that z-scores need, are measured per token on the shipped
     neutral texts. `seed` matters only to methods that draw. `progress(done, total)` counts distinct texts.
     """
-    contrasts = _contrasts(data)
+    contrasts = _contrasts(engine, data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = choose_sites(engine.info, layers, streams)
     readings = [read(engine, c, pooling) for c in contrasts]
@@ -104,11 +104,13 @@ def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> 
     return sorted(set(sites))
 
 
-def _contrasts(data: Data) -> list[Contrast]:
+def _contrasts(engine: Engine, data: Data) -> list[Contrast]:
     if isinstance(data, Contrast):
         return [data]
     if isinstance(data, (str, os.PathLike)):
-        return sources.load(data)
+        messages = engine.info.template_hash is not None
+        chat = messages if sources.chat_follows_model(data) else None
+        return sources.load(data, chat=chat, prefixes=token_prefixes(engine))
     return list(data)
 
 
