@@ -105,7 +105,9 @@ def extract(
             )
         depth = runner.info.n_layers
     found.save(target)
-    record = _record(found, target, model, engine, contrasts, [*said_of_data, *said]) | {"wall_s": time.monotonic() - started}
+    record = _record(found, target, model, engine, contrasts, [*said_of_data, *said]) | {
+        "wall_s": time.monotonic() - started
+    }
     desk.result(record, text=_summary(found, target, depth))
     layer = found.choose_layers(None, depth, found.sites[0].stream)[0]
     desk.note(

@@ -95,7 +95,9 @@ def _filled(places: list[Path], path: Path, options: Options) -> tuple[list[Path
     if places == [path]:
         return places, ()
     blank = [p for p in places if is_blank(p)]
-    return [p for p in places if p not in blank], options.skip_empty([str(p.relative_to(path)) for p in blank])
+    return [p for p in places if p not in blank], options.skip_empty(
+        [str(p.relative_to(path)) for p in blank]
+    )
 
 
 def _chosen(found: list[Contrast], concept: str | None, path: Path) -> list[Contrast]:

@@ -74,7 +74,9 @@ def _contrast(file: Path, options: Options) -> Contrast:
     if any("neg" in row for row in content["instruction"]):
         negative, _ = _texts(content["instruction"], "neg", file)
         if len(negative) != len(positive):
-            raise InputError(f"{file}: {len(positive)} pos and {len(negative)} neg instructions are not pairs")
+            raise InputError(
+                f"{file}: {len(positive)} pos and {len(negative)} neg instructions are not pairs"
+            )
         paired = True
     else:
         negative, lost = _defaults(file)

@@ -14,10 +14,22 @@ from trimtab.errors import FormatError, UnknownName
 
 #: layout -> (module, what it reads); sniffed in this order.
 LAYOUTS: dict[str, tuple[str, str]] = {
-    "dataset": ("trimtab.data.dataset", "a folder saved with datasets' save_to_disk, or a .parquet or .arrow file"),
-    "stories": ("trimtab.data.stories", "a folder of stories/, paired/ or direct/ texts, one .txt per concept"),
-    "instructions": ("trimtab.data.instructions", "role or trait instruction files (.json), alone or a folder"),
-    "scored": ("trimtab.data.scored", "JSON lines of judged responses: concept, question, response, score, side"),
+    "dataset": (
+        "trimtab.data.dataset",
+        "a folder saved with datasets' save_to_disk, or a .parquet or .arrow file",
+    ),
+    "stories": (
+        "trimtab.data.stories",
+        "a folder of stories/, paired/ or direct/ texts, one .txt per concept",
+    ),
+    "instructions": (
+        "trimtab.data.instructions",
+        "role or trait instruction files (.json), alone or a folder",
+    ),
+    "scored": (
+        "trimtab.data.scored",
+        "JSON lines of judged responses: concept, question, response, score, side",
+    ),
     "answers": ("trimtab.data.answers", "questions with the answers that match a behaviour and that do not"),
     "statements": ("trimtab.data.statements", "Yes/No question files, their statements alone (only by name)"),
     "labelled": ("trimtab.data.labelled", "a .csv, .tsv or JSON lines of statement (or text), label 1 or 0"),

@@ -59,7 +59,9 @@ def _read(row: Any, where: str) -> _Row:
     if side not in SIDES:
         raise UnknownName.of("side", side, SIDES, f"It stands in {where}.")
     score = row.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or score != score):
+    if score is not None and (
+        isinstance(score, bool) or not isinstance(score, int | float) or score != score
+    ):
         raise InputError(f"{where}: score {score!r} is neither a number nor null")
     name = next((row[n] for n in NAMES if row.get(n)), None)
     if name is None and side != "default":

@@ -58,7 +58,9 @@ def rows_of(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _named(where: str, header: list[str], row: list[str]) -> dict[str, str]:
     if len(row) != len(header):
-        raise FormatError(f"{where} has {len(row)} cells, and the header has {len(header)}; quote commas in texts")
+        raise FormatError(
+            f"{where} has {len(row)} cells, and the header has {len(header)}; quote commas in texts"
+        )
     return {name: cell for name, cell in zip(header, row) if name in KEYS}
 
 
