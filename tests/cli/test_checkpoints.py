@@ -65,9 +65,11 @@ def test_extract_then_steer_and_read(trimtab, tiny, happy):
     found = ConceptVectors.load(happy)
     assert found.layers() == (0, 1, 2, 3) and found.origin.pooling == "mean_all"
     flags = ("generate", tiny, "--prompt", "Once", "--max-tokens", "6", "--read", happy, "--json")
-    plain, steered = (trimtab(*flags, *more).record for more in ((), ("--steer", happy, "--dose", "0.5")))
+    site = found.read_site()  # steered where it is read, the reading moves by exactly the dose
+    steer = ("--steer", happy, "--dose", "0.5", "--layers", str(site.layer))
+    plain, steered = (trimtab(*flags, *more).record for more in ((), steer))
     assert steered["steering_applied"]["dose"] == pytest.approx(0.5)
-    site = found.sites[steered["steering_applied"]["layers"][0]]
+    assert steered["steering_applied"]["layers"] == [site.layer]
     push = 0.5 * found.typical_norms[site] / found.tables[site].std[0]
     first = [r["readings"]["values"][0][0][0] for r in (plain, steered)]
     assert first[1] - first[0] == pytest.approx(push, rel=1e-3)

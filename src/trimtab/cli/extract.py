@@ -14,6 +14,7 @@ from trimtab.errors import InputError
 from trimtab.extraction import DEFAULT, METHODS, known_names
 from trimtab.extraction.names import resolve
 
+from .corpora import corpus_options
 from .frame import Desk, verb
 from .models import Glance, glance, layer_words, model_options, open_engine, spoken_warnings
 from .places import check_manifest, check_writable
@@ -40,14 +41,14 @@ class MethodName(click.Choice):
 
 @verb("extract", output="Vector file to write [default: <data>.safetensors].")
 @click.argument("model")
-@click.option(
-    "--data", required=True, help="Corpus: pairs .jsonl, a recipe, a flat .json list or a .csv table."
-)
+@click.option("--data", required=True, help="Corpus, a file or a folder: see docs/corpora.md.")
 @click.option("--negatives", default=None, help="Second file, for layouts of one concept per file.")
 @click.option("--concept", default=None, help="Pick one concept of the corpus, or name its only one.")
 @click.option(
     "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
 )
+@corpus_options
+@click.option("--chat/--bare", default=None, help="Write messages or bare text [default: the model's].")
 @click.option("--method", type=MethodName(sorted(METHODS)), default=DEFAULT, help="How a direction is found.")
 @click.option(
     "--set",
@@ -84,6 +85,10 @@ def extract(
     negatives: str | None,
     concept: str | None,
     layout: str | None,
+    questions: int | None,
+    strict: bool,
+    min_positives: int,
+    chat: bool | None,
     method: str,
     settings: tuple[str, ...],
     layers: str,
@@ -107,19 +112,34 @@ def extract(
     from trimtab import recipes
     from trimtab.sites import resolve_layers
 
-    contrasts = sources.load(data, negatives=negatives, concept=concept, layout=layout)
+    seen = glance(model, engine)
+    if chat is None and sources.chat_follows_model(data, layout):
+        chat = seen.chat_template
+    with spoken_warnings(desk) as said_of_data:
+        contrasts = sources.load(
+            data,
+            negatives=negatives,
+            concept=concept,
+            layout=layout,
+            chat=chat,
+            questions=questions,
+            prefixes=seen.token_prefixes(),
+            strict=strict,
+            min_positives=min_positives,
+        )
+    if seen.chat_template is False:
+        _check_messages(contrasts, model)
     contrasts, kept = excluded(contrasts, exclude)
     chosen = recipes.choose_method(method, desk.seed, settings)
     recipes.check(contrasts, chosen, stream, pooling, desk.seed)
     _check_sites(stream, modules, head)
     target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
     wanted = Wanted.of(report, as_readout, target)
-    seen = glance(model, engine)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
     if chosen.name != method:
         brought = ", ".join(f"{k}={v}" for k, v in resolve(method)[1].items())
         desk.note(f"{method} is what {chosen.name} does{' with ' + brought if brought else ''}")
-    for note in (n for c in contrasts for n in c.notes):
+    for note in dict.fromkeys(n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
         where = stream if modules is None else (f"modules {modules}",)
@@ -137,6 +157,7 @@ def extract(
         depth, found = runner.info.n_layers, full.vectors
         quality = wanted.assess(desk, full, runner, kept) if wanted.any else None
     found.save(target)
+    said = [*said_of_data, *said]
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
     desk.result(*wanted.said(found, quality, record, _summary(found, target, depth)))
     if "read_reason" in found.calibration:
@@ -166,8 +187,16 @@ def _check_sites(streams: tuple[str, ...], modules: str | None, head: int | None
             raise InputError("--modules and --stream both choose what is read; give one of them")
 
 
+def _check_messages(contrasts: list[Contrast], model: str) -> None:
+    for contrast in (c for c in contrasts if c.messages):
+        raise InputError(
+            f"the texts of {contrast.concept!r} are messages, and {model} has no chat template: use --bare where "
+            "the layout can, or write bare texts"
+        )
+
+
 def _target(output: Path | None, data: str) -> Path:
-    target = output or Path(f"{Path(data).stem}.safetensors")
+    target = output or Path(f"{Path(data).resolve().stem}.safetensors")
     if target.suffix != ".safetensors":
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
     check_manifest(target)
@@ -224,7 +253,7 @@ def _record(
         "counts": dict(origin.counts),
         "norms": {c: {s.key: found.direction(c, s).norm for s in found.sites} for c in found.concepts},
         "typical_norms": {s.key: n for s, n in found.typical_norms.items()},
-        "notes": [n for c in contrasts for n in c.notes],
+        "notes": list(dict.fromkeys(n for c in contrasts for n in c.notes)),
         "warnings": list(said),
     }
 

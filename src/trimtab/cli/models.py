@@ -38,8 +38,38 @@ class Glance:
     context_length: int | None = None
     folder: Path | None = None
 
+    @property
+    def chat_template(self) -> bool | None:
+        """Whether the folder has a chat template; None where only the loaded model can tell."""
+        if self.folder is None:
+            return None
+        if any((self.folder / n).exists() for n in ("chat_template.jinja", "chat_template.json")):
+            return True
+        file = self.folder / "tokenizer_config.json"
+        try:
+            return bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
+        except (OSError, ValueError, AttributeError):
+            return False
+
     def count_tokens(self, texts: list[str]) -> int | None:
         """Tokens of bare texts with the folder's own tokenizer; None where there is none to be had."""
+        tokenizer = self._tokenizer()
+        return None if tokenizer is None else sum(len(e.ids) for e in tokenizer.encode_batch(texts))
+
+    def token_prefixes(self) -> Callable[[str], list[str]] | None:
+        """What `data.load(prefixes=…)` takes, by the folder's own tokenizer; None where there is none."""
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            return None
+
+        def cut(text: str) -> list[str]:
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            found = [tokenizer.decode(ids[:n]) for n in range(1, len(ids))]
+            return [f for f in found if not f.endswith("\ufffd")]  # a prefix that ends inside a character
+
+        return cut
+
+    def _tokenizer(self) -> Any:
         file = None if self.folder is None else self.folder / "tokenizer.json"
         if file is None or not file.exists():
             return None
@@ -47,7 +77,7 @@ class Glance:
             from tokenizers import Tokenizer  # type: ignore[import-not-found]
         except ImportError:
             return None
-        return sum(len(e.ids) for e in Tokenizer.from_file(str(file)).encode_batch(texts))
+        return Tokenizer.from_file(str(file))
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:

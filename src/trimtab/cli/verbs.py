@@ -14,6 +14,7 @@ from trimtab.errors import TrimtabError
 
 # verb: (group in the help page, one line of help). The module is trimtab.cli.<verb>.
 VERBS = {
+    "data": ("Make", "Begin, check or count a corpus, before any model loads."),
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
     "read": ("Look", "Read existing texts with concept vectors, token by token."),

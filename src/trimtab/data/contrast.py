@@ -178,6 +178,10 @@ class Contrast:
         """The same texts under another name."""
         return replace(self, concept=concept)
 
+    def noted(self, notes: Sequence[str]) -> Contrast:
+        """The same texts with more notes, first."""
+        return replace(self, notes=(*notes, *self.notes))
+
 
 def default_pooling(contrast: Contrast) -> str:
     """What is read where neither the caller nor the layout says."""

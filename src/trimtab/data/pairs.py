@@ -1,4 +1,4 @@
-"""Pairs as JSON lines: `{"positive": …, "negative": …, "concept": "happy", "group": "scene 3"}`.
+"""Pairs as JSON lines (or a JSON list): `{"positive": …, "negative": …, "concept": "happy", "group": "scene 3"}`.
 
 Each side is text or `{"messages": [{"role": …, "content": …}, …]}`. Without "concept" the file's name is the
 concept; without "group" each pair is its own group. "positive_score" and "negative_score" are a judge's marks,
@@ -7,39 +7,45 @@ for methods that select by them; a text without one has no mark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from trimtab.data.contrast import Contrast, Item, as_item
-from trimtab.data.reading import parse, text_of
+from trimtab.data.options import Options
+from trimtab.data.reading import first_record, records_of
 from trimtab.errors import InputError, UnknownName
 
+OPTIONS: frozenset[str] = frozenset()
 MARKS = ("positive_score", "negative_score")
 KEYS = ("positive", "negative", "concept", "group", *MARKS)
 Pair = tuple[Item, Item, str, float | None, float | None]
 
 
 def claims(path: Path) -> bool:
-    """Files of JSON lines."""
-    return path.suffix in (".jsonl", ".ndjson")
+    """Files of JSON lines, and JSON lists of pairs."""
+    if path.suffix == ".json":
+        return bool({"positive", "negative"} & set(first_record(path)))
+    return path.is_file() and path.suffix in (".jsonl", ".ndjson")
 
 
-def load(path: Path, negatives: Path | None = None) -> list[Contrast]:
+def load(path: Path, options: Options) -> list[Contrast]:
     """One paired contrast per concept, in order of appearance."""
-    if negatives is not None:
-        raise InputError(f"{path} holds pairs, which bring their own negatives; leave --negatives out")
+    return contrasts_of(records_of(path), path)
+
+
+def contrasts_of(rows: Iterable[tuple[str, Any]], path: Path, notes: tuple[str, ...] = ()) -> list[Contrast]:
+    """Rows of pairs, each with where it stands, as one paired contrast per concept; notes go to the first."""
     found: dict[str, list[Pair]] = {}
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
-        if line.strip():
-            concept, pair = _read(parse(line, path, number), path, number)
-            found.setdefault(concept, []).append(pair)
-    return [_contrast(concept, pairs, path) for concept, pairs in found.items()]
+    for where, row in rows:
+        concept, pair = _read(row, path, where)
+        found.setdefault(concept, []).append(pair)
+    made = [_contrast(concept, pairs, path) for concept, pairs in found.items()]
+    return [made[0].noted(notes), *made[1:]] if made and notes else made
 
 
-def _read(row: Any, path: Path, number: int) -> tuple[str, Pair]:
-    where = f"{path} line {number}"
+def _read(row: Any, path: Path, where: str) -> tuple[str, Pair]:
     if not isinstance(row, Mapping):
         raise InputError(f'{where}: a pair is {{"positive": …, "negative": …}}, got {type(row).__name__}')
     for key in row:
@@ -49,7 +55,7 @@ def _read(row: Any, path: Path, number: int) -> tuple[str, Pair]:
         if row.get(side) in (None, "", []):
             raise InputError(f"{where} is one-sided: {side!r} is missing or empty; a pair needs both sides")
     positive, negative = (as_item(row[s], f"{where}, {s!r}") for s in ("positive", "negative"))
-    group = row.get("group", f"line {number}")
+    group = row.get("group") or where.removeprefix(f"{path} ")
     first, second = (_mark(row.get(key), f"{where}, {key!r}") for key in MARKS)
     return str(row.get("concept") or path.stem), (positive, negative, str(group), first, second)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +65,40 @@ def first_character(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     return ""
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file has no character that is not a blank; one that cannot be read as text is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            return not any(line.strip() for line in stream)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def records_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, record): the lines of a file of JSON lines, or the entries of a JSON list."""
+    if path.suffix == ".json":
+        rows = json_of(path)
+        if not isinstance(rows, list):
+            raise FormatError(f"{path} must hold a list, not a {type(rows).__name__}")
+        yield from ((f"{path} entry {i}", row) for i, row in enumerate(rows, start=1))
+        return
+    # Not splitlines(): JSON text may hold U+2028 and its kin unescaped, and they end no line of the file.
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path} line {number}", parse(line, path, number)
+
+
+def first_record(path: Path) -> Mapping[str, Any]:
+    """The first object of a file of JSON lines or of a JSON list, for recognising it; {} where there is none."""
+    if path.suffix not in (".jsonl", ".ndjson", ".json") or not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8-sig").lstrip()
+        if path.suffix == ".json":
+            text = text[1:].lstrip() if text.startswith("[") else ""
+        found, _ = json.JSONDecoder().raw_decode(text)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab.activations import pool_positions
@@ -25,6 +26,22 @@ class Reading:
     pooling: str
     positive: tuple[Prompt, ...]
     negative: tuple[Prompt, ...]
+
+
+def token_prefixes(engine: Engine) -> Callable[[str], list[str]]:
+    """What `trimtab.data.load(prefixes=…)` takes: a text's token prefixes, whole text left out, as texts.
+
+    A prefix that ends inside a character is left out: decoded, it would hold a replacement mark that the text
+    does not.
+    """
+
+    def cut(text: str) -> list[str]:
+        prompt = engine.encode(text, bare=True)
+        tokens = [t for i, t in enumerate(prompt.tokens) if i not in prompt.special]
+        found = [engine.decode(tokens[:n]) for n in range(1, len(tokens))]
+        return [f for f in found if not f.endswith("\ufffd")]
+
+    return cut
 
 
 def read(engine: Engine, contrast: Contrast, pooling: str | None = None) -> Reading:

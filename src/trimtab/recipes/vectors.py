@@ -26,7 +26,7 @@ from trimtab.extraction.method import ExtractionWarning, Method
 from trimtab.heads import head_part, head_slice
 from trimtab.recipes.modules import sites_of_modules
 from trimtab.recipes.neutral import IN_A_CHAT, NORMS_OF, NeutralStates, measure
-from trimtab.recipes.reading import Reading, read
+from trimtab.recipes.reading import Reading, read, token_prefixes
 from trimtab.recipes.separation import reading_calibration, separations
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layers
 
@@ -127,7 +127,7 @@ def extract_full(
 ) -> Extraction:
     """`extract`, keeping the evidence: `needs` are collected beside the method's own, and the streams `beside` at
     every layer read that has them."""
-    contrasts = _contrasts(data)
+    contrasts = _contrasts(engine, data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = _sites(engine, layers, streams, modules, head)
     readings, evidence = gather(engine, contrasts, chosen.wanted | needs, sites, pooling, progress, beside)
@@ -208,11 +208,13 @@ def choose_sites(info: ModelInfo, layers: LayerSpec, streams: Sequence[str]) -> 
     return sorted(set(sites))
 
 
-def _contrasts(data: Data) -> list[Contrast]:
+def _contrasts(engine: Engine, data: Data) -> list[Contrast]:
     if isinstance(data, Contrast):
         return [data]
     if isinstance(data, (str, os.PathLike)):
-        return sources.load(data)
+        messages = engine.info.template_hash is not None
+        chat = messages if sources.chat_follows_model(data) else None
+        return sources.load(data, chat=chat, prefixes=token_prefixes(engine))
     return list(data)
 
 
