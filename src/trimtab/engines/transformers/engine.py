@@ -153,7 +153,11 @@ class TransformersEngine(Engine):
             self.busy = False
 
     def run_until_stop(
-        self, ids: torch.Tensor, positions: np.ndarray, mask: torch.Tensor | None, stations: dict[Site, Station]
+        self,
+        ids: torch.Tensor,
+        positions: np.ndarray,
+        mask: torch.Tensor | None,
+        stations: dict[Site, Station],
     ) -> None:
         """One forward pass that ends at the station that stops it."""
         with contextlib.suppress(Stopped):

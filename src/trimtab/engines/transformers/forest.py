@@ -8,6 +8,7 @@ node behind i's subtree: one number per node describes the whole attention mask.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,9 +40,7 @@ class Forest:
         ends = torch.from_numpy(self.ends).to(device)[:, None, None, :]
         at = torch.arange(self.ids.shape[1], device=device)
         seen = (at[None, :] <= at[:, None]) & (at[:, None] < ends)
-        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(
-            ~seen, torch.finfo(dtype).min
-        )
+        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +57,28 @@ class Plan:
         return sum(n * (1 + max(self.nodes) / reach) for n in self.nodes)
 
 
-def plan(texts: Sequence[Sequence[int]], reach: float) -> Plan:
+def plan(texts: Sequence[tuple[int, ...]], reach: float) -> Plan:
     """The cheapest cut of distinct `texts`: short rows repeat shared beginnings, long ones cost attention."""
-    order = sorted(range(len(texts)), key=lambda i: texts[i])
-    arrays = [np.asarray(texts[i], dtype=np.int64) for i in order]
-    shared = np.array([0, *(_common(a, b) for a, b in zip(arrays, arrays[1:], strict=False))])
-    lengths = [len(a) for a in arrays]
+    order, shared, lengths = _sorted(texts)
     longest = max(lengths)
     limits = sorted({max(longest, n) for n in ROW_TOKENS})
     plans = [_cut(order, shared, lengths, limit) for limit in limits]
     best = min(plans, key=lambda p: p.cost(reach))
     return _levelled(best, lengths, longest)
+
+
+def whole(texts: Sequence[tuple[int, ...]]) -> Plan:
+    """All texts in one row."""
+    order, shared, lengths = _sorted(texts)
+    return _cut(order, shared, lengths, sum(lengths))
+
+
+def _sorted(texts: Sequence[tuple[int, ...]]) -> tuple[list[int], np.ndarray, list[int]]:
+    """The order of the sorted texts, how many tokens each shares with the one before it, and their lengths."""
+    order = sorted(range(len(texts)), key=lambda i: texts[i])
+    arrays = [np.asarray(texts[i], dtype=np.int64) for i in order]
+    shared = [0, *(_common(a, b) for a, b in itertools.pairwise(arrays))]
+    return order, np.array(shared), [len(a) for a in arrays]
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> int:
@@ -106,7 +116,7 @@ def _levelled(found: Plan, lengths: Sequence[int], longest: int) -> Plan:
     return found
 
 
-def lay(texts: Sequence[Sequence[int]], found: Plan, rows: Sequence[int]) -> Forest:
+def lay(texts: Sequence[tuple[int, ...]], found: Plan, rows: Sequence[int]) -> Forest:
     """The forest of some rows of a plan."""
     width = max(found.nodes[r] for r in rows)
     ids = np.zeros((len(rows), width), dtype=np.int64)
@@ -130,12 +140,3 @@ def lay(texts: Sequence[Sequence[int]], found: Plan, rows: Sequence[int]) -> For
             paths.append(path)
         ends[row, path] = used
     return Forest(ids, depths, ends, tuple(members), tuple(at_row), tuple(paths))
-
-
-def whole(texts: Sequence[Sequence[int]]) -> Plan:
-    """All texts in one row."""
-    order = sorted(range(len(texts)), key=lambda i: texts[i])
-    arrays = [np.asarray(texts[i], dtype=np.int64) for i in order]
-    shared = np.array([0, *(_common(a, b) for a, b in zip(arrays, arrays[1:], strict=False))])
-    lengths = [len(a) for a in arrays]
-    return _cut(order, shared, lengths, sum(lengths))

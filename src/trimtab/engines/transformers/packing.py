@@ -108,7 +108,9 @@ def prove(
     error = np.linalg.norm(got - want, axis=1) / np.maximum(np.linalg.norm(want, axis=1), 1e-30)
     found, allowed = (error.max(), TOLERANCE[dtype]) if dtype in TOLERANCE else (error.mean(), COARSE)
     if not found <= allowed:
-        packing.refuse(f"states in a tree of depth {depth} are off by {found:.1g} from those of its texts alone")
+        packing.refuse(
+            f"states in a tree of depth {depth} are off by {found:.1g} from those of its texts alone"
+        )
         return
     packing.proved = max(packing.proved, depth)
     beyond = "" if packing.limit is None else f"; texts of more than {packing.limit} tokens go by length"
