@@ -99,9 +99,12 @@ class _Moments:
         n = len(rows)
         if not n:
             return
-        mean = rows.mean(0)
+        with np.errstate(invalid="ignore"):
+            mean = rows.mean(0, dtype=np.float64)
+        if not np.isfinite(mean).all():  # one NaN or infinite number makes its column's sum so
+            raise FloatingPointError
         centred = rows - mean
-        scatter = centred.T @ centred if self.full else (centred**2).sum(0)
+        scatter = centred.T @ centred if self.full else np.einsum("ij,ij->j", centred, centred)
         if not self.count:
             self.count, self.mean, self.scatter = n, mean, scatter
             return
@@ -155,21 +158,22 @@ class EvidenceBuilder:
         """
         if self.paired and len(positive) != len(negative):
             raise InputError(f"{len(positive)} positive and {len(negative)} negative rows are not pairs")
-        batch = {POSITIVE: np.asarray(positive, np.float64), NEGATIVE: np.asarray(negative, np.float64)}
+        batch = {POSITIVE: np.asarray(positive), NEGATIVE: np.asarray(negative)}
         for group, rows in batch.items():
-            if not np.isfinite(rows).all():
+            try:
+                self._moments[group].add(rows)
+            except FloatingPointError:
                 raise InputError(
                     f"activations at {self.site} hold NaN or infinite numbers; try --dtype float32"
-                )
-            self._moments[group].add(rows)
+                ) from None
             if "rows" in self.needs and len(rows):
-                self._rows[group].append(np.array(rows))
+                self._rows[group].append(np.array(rows, np.float64))
             if self.needs & {"rows", "gram"} and len(rows):
                 given = None if places is None else places[0 if group == POSITIVE else 1]
                 start = len(self._places[group])
                 self._places[group] += range(start, start + len(rows)) if given is None else given
         if "gram" in self.needs and len(positive):
-            self._grow(batch[POSITIVE] - batch[NEGATIVE])
+            self._grow(np.subtract(batch[POSITIVE], batch[NEGATIVE], dtype=np.float64))
 
     def _grow(self, differences: np.ndarray) -> None:
         """Stack the differences, and fold them into a triangular factor once there are more than 2 * width of

@@ -310,13 +310,29 @@ class Engine(ABC):
             for item, v in zip(items, states, strict=True)
         ]
 
-    def pool(self, prompts: Sequence[Prompt], sites: Sequence[Site], pooling: str) -> dict[Site, np.ndarray]:
-        """Mean state [prompts, width] float32 over the tokens that `pooling` reads, unsteered."""
+    def pool(
+        self,
+        prompts: Sequence[Prompt],
+        sites: Sequence[Site],
+        pooling: str,
+        advance: Callable[[int], None] | None = None,
+    ) -> dict[Site, np.ndarray]:
+        """Mean state [prompts, width] float32 over the tokens that `pooling` reads, unsteered.
+
+        `advance(done)` counts prompts while they run, where the engine can say.
+        """
         for prompt in prompts:
             self._check_length(len(prompt))
         items = [CaptureItem(p, pool_positions(pooling, p)) for p in prompts]
         with self._lock:
-            states = self._capture(items, sites, "before")
+            found = self._pool(items, sites, advance)
+        return {s: exact(found[s], len(items), self.info.width(s), s) for s in sites}
+
+    def _pool(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], advance: Callable[[int], None] | None
+    ) -> dict[Site, np.ndarray]:
+        """Means of what `_capture` returns; an engine that can average before it hands over may do so."""
+        states = self._capture(items, sites, "before")
         return {
             s: np.stack(
                 [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from trimtab.engines.transformers import capture, generation, gradients, loading
 from trimtab.engines.transformers.discovery import discover, probe_ids, text_config
 from trimtab.engines.transformers.forward import Forward
 from trimtab.engines.transformers.matrices import matrix
+from trimtab.engines.transformers.packing import Packing
 from trimtab.engines.transformers.proof import prove
-from trimtab.engines.transformers.stations import Station, Stations, running
+from trimtab.engines.transformers.stations import Station, Stations, Stopped, running
 from trimtab.errors import InputError
 from trimtab.objectives import Objective
 from trimtab.plans import SteeringPlan
@@ -45,6 +46,7 @@ class TransformersEngine(Engine):
         self.model, self.tokenizer = model.eval(), tokenizer
         self.encoder = PromptEncoder(tokenizer, name)
         self.forward, self.busy = Forward(model), False
+        self.packing = Packing.of(config, self.forward.takes_positions)
         anatomy = discover(model, config, self._probe)
         self.anatomy, self.stations = anatomy, Stations(anatomy.taps)
         text = text_config(config)
@@ -156,6 +158,17 @@ class TransformersEngine(Engine):
         finally:
             self.busy = False
 
+    def run_until_stop(
+        self,
+        ids: torch.Tensor,
+        positions: np.ndarray,
+        mask: torch.Tensor | None,
+        stations: dict[Site, Station],
+    ) -> None:
+        """One forward pass that ends at the station that stops it."""
+        with contextlib.suppress(Stopped):
+            self.run(ids, positions, mask, stations)
+
     def _probe(self, ids: torch.Tensor) -> torch.Tensor:
         ids = ids.to(self.forward.device)
         return self.forward(ids, np.arange(ids.shape[1])[None], None)
@@ -172,6 +185,13 @@ class TransformersEngine(Engine):
         for item in items:
             self._check_tokens(item.prompt.tokens)
         return capture.capture(self, items, sites, at)
+
+    def _pool(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], advance: Callable[[int], None] | None
+    ) -> dict[Site, np.ndarray]:
+        for item in items:
+            self._check_tokens(item.prompt.tokens)
+        return capture.pool(self, items, sites, advance)
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
         for prompt, *_ in items:

@@ -50,7 +50,7 @@ class Forward:
         self.model, self.config = model, model.config
         names = inspect.signature(model.forward).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in names.values())
-        self._takes_positions = "position_ids" in names
+        self.takes_positions = "position_ids" in names
         self._keeps = "logits_to_keep" in names or (open_ended and "num_logits_to_keep" not in names)
 
     @property
@@ -74,7 +74,7 @@ class Forward:
     ) -> torch.Tensor:
         """Logits [B, keep, V] of the last `keep` columns (0: all; a tensor: those columns)."""
         options: dict[str, Any] = {}
-        if self._takes_positions:
+        if self.takes_positions:
             options["position_ids"] = torch.from_numpy(np.maximum(positions, 0)).to(ids.device)
         if self._keeps:
             options["logits_to_keep"] = keep

@@ -14,7 +14,7 @@ import torch
 
 from trimtab.engines.requests import Event, Request
 from trimtab.engines.rows import Row
-from trimtab.engines.transformers.capture import Gather
+from trimtab.engines.transformers.capture import Gather, Places
 from trimtab.engines.transformers.forward import Padded, batches, bytes_per_token
 from trimtab.engines.transformers.sampler import Sampler
 from trimtab.engines.transformers.stations import Read, Schedule, Station, sites_of
@@ -91,8 +91,7 @@ class Batch:
         self.schedule.prepare(padded.positions, reads)
         logits = engine.run(padded.ids, padded.positions, padded.mask, stations, self.cache)[:, -1]
         for (site, _), gather, row, _ in gathers:
-            assert gather.states is not None
-            row.states[site].append(gather.states)
+            row.states[site].append(gather.take())
         self.mask = padded.mask
         self.positions = np.array([len(r.prompt) for r in self.rows])
         if self.source != list(range(len(self.rows))) or len(self.unique) != len(self.rows):
@@ -108,7 +107,7 @@ class Batch:
             if len(positions):
                 assert row.spec.capture is not None
                 for site in row.states:
-                    gather = Gather(np.full(len(positions), u), positions + pads[u])
+                    gather = Gather(Places.at(np.full(len(positions), u), positions + pads[u]))
                     found.append(((site, row.spec.capture.at), gather, row, u))
         return found
 
@@ -156,8 +155,7 @@ class Batch:
         ids = tokens[:, None].to(engine.forward.device)
         logits = engine.run(ids, self.positions[:, None], self.mask, stations, self.cache)[:, -1]
         for site, gather, rows in kept:
-            assert gather.states is not None
-            for row, state in zip(rows, gather.states, strict=True):
+            for row, state in zip(rows, gather.take(), strict=True):
                 row.states[site].append(state)
         self.positions = self.positions + 1
         return logits.float()
@@ -171,7 +169,7 @@ class Batch:
                     places.setdefault((site, row.spec.capture.at), []).append(i)
         kept = []
         for (site, at), index in places.items():
-            gather = Gather(np.array(index), np.zeros(len(index), dtype=np.int64))
+            gather = Gather(Places.at(np.array(index), np.zeros(len(index), dtype=np.int64)))
             reads.setdefault((site, at), []).append(gather)
             kept.append((site, gather, [self.rows[i] for i in index]))
         return kept
