@@ -179,4 +179,5 @@ def _residual_error(b: mx.array, after: mx.array, a: mx.array, m: mx.array) -> f
     error = mx.abs(parts[0] + parts[1] + parts[2] - whole)
     eps = projections.EPSILON[after.dtype]
     rounding = eps * (sum((mx.abs(x) for x in parts), mx.abs(whole)))
-    return float(mx.max(error / (4 * rounding + 1e-12)).item())
+    worst: Any = mx.max(error / (4 * rounding + 1e-12)).item()
+    return float(worst)

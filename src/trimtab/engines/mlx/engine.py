@@ -216,7 +216,8 @@ def _dtype(model: nn.Module) -> mx.Dtype:
     """The dtype of the residual stream: that of the first floating parameter."""
     from mlx.utils import tree_flatten
 
-    for _, value in tree_flatten(model.parameters()):
+    leaves: Any = tree_flatten(model.parameters())
+    for _, value in leaves:
         if mx.issubdtype(value.dtype, mx.floating):
             return value.dtype
     return mx.float32

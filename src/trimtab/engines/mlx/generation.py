@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -82,7 +82,8 @@ class Step:
 
     def deliver(self) -> Iterator[Event]:
         """Hand every row that still runs its token, with what was captured and read for it."""
-        tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
+        tokens: Any = self.tokens.tolist()
+        logprobs: Any = self.logprobs.tolist()
         readings = {i: v for r in self.readings for i, v in zip(r.rows, r.values(), strict=True)}
         for site, gather, places in self.captured:
             table = np.array(gather.states)

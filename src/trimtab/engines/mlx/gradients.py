@@ -53,13 +53,13 @@ def _losses(
     """One loss per row from logits [B, T, V], padding behind each row's tokens."""
     rows = mx.arange(len(prompts))
     if isinstance(objective, ChoiceLogRatio):
-        last = logits[rows, mx.array(lengths) - 1]
+        last = logits[rows, mx.array(list(lengths)) - 1]
         yes, no = (mx.logsumexp(last[:, mx.array(ids)], axis=-1) for ids in (objective.yes, objective.no))
         return mx.logaddexp(objective.margin - mx.array(objective.signs) * (yes - no), mx.array(0.0))
     out = []
     for row, (prompt, start) in enumerate(zip(prompts, objective.starts, strict=True)):
         wide = logits[row, start - 1 : lengths[row] - 1]
-        tail = mx.array(prompt.tokens[start:])
+        tail = mx.array(list(prompt.tokens[start:]))
         own = mx.take_along_axis(wide, tail[:, None], axis=-1)[:, 0]
         out.append((mx.logsumexp(wide, axis=-1) - own).mean())
     return mx.stack(out)

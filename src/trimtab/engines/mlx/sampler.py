@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mlx.core as mx
-import numpy as np
 
 from trimtab.engines.requests import Sampling
 from trimtab.engines.sampling import Uniforms
@@ -63,5 +62,5 @@ def _inverse(weights: mx.array, draws: mx.array) -> mx.array:
     cumulative = mx.cumsum(weights, axis=-1)
     total = cumulative[:, -1:]
     # A draw that rounds up to the whole mass would fall off the end.
-    target = mx.minimum(draws * total, total * np.float32(1 - 2.0**-22))
+    target = mx.minimum(draws * total, total * (1 - 2.0**-22))
     return (cumulative <= target).sum(-1).astype(mx.uint32)
