@@ -15,7 +15,6 @@ from typing import Any
 from trimtab.data.reading import records_of
 from trimtab.errors import InputError, UnknownName
 
-
 PLACES: tuple[str, ...] = ("positive", "negative", "between", "unscored")
 
 
@@ -59,7 +58,7 @@ def label_notes(
             raise UnknownName.of("concept", limit.concept, known, f"{path} has no score for it.")
         if limit.concept in counts:
             raise InputError(f"two thresholds for {limit.concept!r}; give one")
-        found = counts[limit.concept] = {p: 0 for p in PLACES}
+        found = counts[limit.concept] = dict.fromkeys(PLACES, 0)
         for text, scores in notes:
             place = _place(scores.get(limit.concept), limit)
             found[place] += 1
