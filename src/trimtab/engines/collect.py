@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.errors import InputError, Unsupported
+from trimtab.engines import differentials
+from trimtab.errors import InputError
 from trimtab.evidence import NEGATIVE, POSITIVE, STREAMED_NEEDS, Evidence, EvidenceBuilder
+from trimtab.objectives import Separation
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
 
@@ -88,10 +90,11 @@ def collect(
     needs: frozenset[str],
     pooling: str,
     progress: Callable[[int, int], None] | None = None,
+    objective: Separation | None = None,
 ) -> list[dict[Site, Evidence]]:
     """One dict of evidence per comparison. `progress(done, total)` counts distinct prompts."""
-    if needs - STREAMED_NEEDS:
-        raise Unsupported(f"the {engine.name} engine does not collect {sorted(needs - STREAMED_NEEDS)} yet")
+    rest = needs - STREAMED_NEEDS
+    differentials.check(engine, comparisons, sites, rest, objective)
     for site in sites:
         engine.info.width(site)
     first: dict[tuple[tuple[int, ...], object], int] = {}
@@ -100,7 +103,7 @@ def collect(
         replace(c, positive=tuple(same[i] for i in c.positive), negative=tuple(same[i] for i in c.negative))
         for c in comparisons
     ]
-    sides = [_Side(c, sites, needs) for c in comparisons]
+    sides = [_Side(c, sites, needs - rest) for c in comparisons]
     order = sorted(
         {i for c in comparisons for i in (*c.positive, *c.negative)}, key=lambda i: len(prompts[i])
     )
@@ -118,7 +121,8 @@ def collect(
             rows[site] = {i: r for i, r in rows[site].items() if i in keep}
         if progress is not None:
             progress(len(done), len(order))
-    return [{s: _finished(b, side.comparison) for s, b in side.builders.items()} for side in sides]
+    found = [{s: _finished(b, side.comparison) for s, b in side.builders.items()} for side in sides]
+    return differentials.add(engine, prompts, comparisons, found, rest, pooling, objective)
 
 
 def _finished(builder: EvidenceBuilder, comparison: Comparison) -> Evidence:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 #: name -> "module:class"
 METHODS: dict[str, str] = {
+    "fisher": "trimtab.extraction.fisher:Fisher",
+    "grad_mean": "trimtab.extraction.grad_mean:GradMean",
     "mean_diff": "trimtab.extraction.mean_diff:MeanDiff",
     "pca_diff": "trimtab.extraction.pca_diff:PcaDiff",
     "pca_diff_uncentered": "trimtab.extraction.pca_diff_uncentered:PcaDiffUncentered",
+    "pca_diff_weighted": "trimtab.extraction.pca_diff_weighted:PcaDiffWeighted",
     "random": "trimtab.extraction.random:Random",
+    "svd_gradient": "trimtab.extraction.svd_gradient:SvdGradient",
 }
 DEFAULT = "mean_diff"
 

@@ -143,7 +143,9 @@ def _collect(
                     reading.contrast.row_scores,
                 )
             )
-        parts = engine.collect(prompts, comparisons, sites, method.wanted, pooling, progress)
+        parts = engine.collect(
+            prompts, comparisons, sites, method.wanted, pooling, progress, method.objective
+        )
         found |= {i: part for (i, _), part in zip(chosen, parts, strict=True)}
     return [found[i] for i in range(len(readings))]
 
