@@ -43,3 +43,24 @@ class ContinuationNLL:
 
 
 Objective = ChoiceLogRatio | ContinuationNLL
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Separate pairs at a read layer while their positive texts stay likely; evaluated once, nothing is trained.
+
+    With delta = h+ - h- [pairs, width], the pooled states at `read` (a layer, -1 the last, or a percent), and l the
+    mean log-prob per token of each positive text: L = -separation * mean ||delta|| + coherence * mean relu(margin *
+    l.detach() - l)^2. Since l < 0, the relu's argument is (1 - margin) |l|: just outside its boundary, always. At the
+    read layer the gradients of the first term are -delta/||delta||/n on positive and the opposite on negative rows,
+    so that their plain mean is zero; methods average them with signs.
+    """
+
+    read: int | str = -1
+    separation: float = 1.0
+    coherence: float = 1e4
+    margin: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not (self.separation > 0 and self.coherence >= 0 and 0 < self.margin <= 1):
+            raise InputError("a separation needs separation > 0, coherence >= 0 and 0 < margin <= 1")

@@ -41,7 +41,7 @@ from trimtab.engines.requests import (
 )
 from trimtab.errors import InputError, Unsupported
 from trimtab.evidence import Evidence
-from trimtab.objectives import Objective
+from trimtab.objectives import Objective, Separation
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Positions, Prompt, resolve_positions
 from trimtab.resolved import ResolvedPlan
@@ -351,9 +351,22 @@ class Engine(ABC):
         needs: Iterable[str],
         pooling: str = "last",
         progress: Progress | None = None,
+        objective: Separation | None = None,
     ) -> list[dict[Site, Evidence]]:
-        """Evidence for each comparison at each site, streamed; equal prompts run once (`engines.collect`)."""
-        return collect(self, prompts, comparisons, sites, frozenset(needs), pooling, progress)
+        """Evidence for each comparison at each site, streamed; equal prompts run once (`engines.collect`).
+        `objective` is what the need "gradients" differentiates."""
+        return collect(self, prompts, comparisons, sites, frozenset(needs), pooling, progress, objective)
+
+    def _gradients(
+        self, pairs: Sequence[tuple[CaptureItem, CaptureItem]], sites: Sequence[Site], objective: Separation
+    ) -> tuple[dict[Site, np.ndarray], np.ndarray]:
+        """Per site the gradients [2 * pairs, width] of an objective at the read tokens, rows (+, -) in turn, summed
+        over an item's positions; and the squared norms [2 * pairs] of those at the objective's own input."""
+        raise Unsupported(self._no_gradients)
+
+    @property
+    def _no_gradients(self) -> str:
+        return f"the {self.name} engine does not differentiate; use engine='transformers'"
 
     def score(self, requests: ScoreRequest | Sequence[ScoreRequest]) -> list[Score]:
         """Log-probabilities under plans; see `ScoreRequest`."""
@@ -380,7 +393,7 @@ class Engine(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """(losses [B], gradient [width] of their sum), float64, of a named objective (`trimtab.objectives`) with row b
         steered by coefficients[b] * vector at every token of `site`."""
-        raise Unsupported(f"the {self.name} engine does not differentiate; use engine='transformers'")
+        raise Unsupported(self._no_gradients)
 
     def weight(self, site: Site) -> np.ndarray:
         """Matrix [out, in] float32 of the projection whose output is `site` (`sites.PROJECTIONS`), without bias."""

@@ -12,8 +12,10 @@ import numpy as np
 
 from trimtab.activations import pool_positions
 from trimtab.directions import frozen
-from trimtab.errors import InputError, Unsupported
+from trimtab.engines import differentials
+from trimtab.errors import InputError
 from trimtab.evidence import NEGATIVE, POSITIVE, STREAMED_NEEDS, Evidence, EvidenceBuilder
+from trimtab.objectives import Separation
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
@@ -124,10 +126,11 @@ def collect(
     needs: frozenset[str],
     pooling: str,
     progress: Callable[[int, int], None] | None = None,
+    objective: Separation | None = None,
 ) -> list[dict[Site, Evidence]]:
     """One dict of evidence per comparison. `progress(done, total)` counts distinct prompts."""
-    if needs - COLLECTED:
-        raise Unsupported(f"the {engine.name} engine does not collect {sorted(needs - COLLECTED)} yet")
+    rest = needs - COLLECTED
+    differentials.check(engine, comparisons, sites, rest, objective)
     for site in sites:
         engine.info.width(site)
     comparisons = _distinct(prompts, comparisons)
@@ -150,7 +153,8 @@ def collect(
         done += len(batch)
         if progress is not None:
             progress(done, len(order))
-    return [{s: _finished(b, side.comparison, tokens) for s, b in side.builders.items()} for side in sides]
+    found = [{s: _finished(b, side.comparison, tokens) for s, b in side.builders.items()} for side in sides]
+    return differentials.add(engine, prompts, comparisons, found, rest, pooling, objective)
 
 
 def _distinct(prompts: Sequence[Prompt], comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: name -> "module:class"
 METHODS: dict[str, str] = {
+    "fisher": "trimtab.extraction.fisher:Fisher",
+    "grad_mean": "trimtab.extraction.grad_mean:GradMean",
     "leace": "trimtab.extraction.leace:Leace",
     "logistic": "trimtab.extraction.logistic:Logistic",
     "logistic_l1": "trimtab.extraction.logistic_l1:LogisticL1",
@@ -25,11 +27,13 @@ METHODS: dict[str, str] = {
     "pca_center": "trimtab.extraction.pca_center:PcaCenter",
     "pca_diff": "trimtab.extraction.pca_diff:PcaDiff",
     "pca_diff_uncentered": "trimtab.extraction.pca_diff_uncentered:PcaDiffUncentered",
+    "pca_diff_weighted": "trimtab.extraction.pca_diff_weighted:PcaDiffWeighted",
     "pca_topk": "trimtab.extraction.pca_topk:PcaTopk",
     "persona_response_avg": "trimtab.extraction.persona_response_avg:PersonaResponseAvg",
     "random": "trimtab.extraction.random:Random",
     "ridge": "trimtab.extraction.ridge:Ridge",
     "role_difference": "trimtab.extraction.role_difference:RoleDifference",
+    "svd_gradient": "trimtab.extraction.svd_gradient:SvdGradient",
     "trait_contrast": "trimtab.extraction.trait_contrast:TraitContrast",
 }
 DEFAULT = "mean_diff"

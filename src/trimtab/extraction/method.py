@@ -14,6 +14,7 @@ import numpy as np
 from trimtab.directions import Direction
 from trimtab.errors import InputError, MissingDependency
 from trimtab.evidence import NEGATIVE, POSITIVE, Evidence
+from trimtab.objectives import Separation
 
 #: Differences below this share of the states' own size are rounding (float32 resolves 6e-8), not signal.
 NOTHING = 1e-6
@@ -43,11 +44,20 @@ class Method(ABC):
     signed: ClassVar[bool] = False
     learns: ClassVar[bool] = True
     sklearn: ClassVar[bool] = False
+    #: Where the sign comes from, for methods that learn: the pairs' vote or a gradient.
+    sign_source: ClassVar[str] = "pairs"
+    #: Whether the raw norm is in the states' own units, so that it grows with them.
+    scales: ClassVar[bool] = True
 
     @property
     def wanted(self) -> frozenset[str]:
         """What the engine must collect for these knobs."""
         return self.needs
+
+    @property
+    def objective(self) -> Separation | None:
+        """What the need "gradients" differentiates."""
+        return None
 
     @abstractmethod
     def _raw(self, evidence: Evidence, name: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -68,13 +78,17 @@ class Method(ABC):
         raw, known = self._raw(evidence, name)
         if not self.learns:
             return self._direction(evidence, name, raw, "none", known)
-        sign, vote = pairs_vote(evidence, raw)
+        sign, vote = self._sign(evidence, raw)
         if self.signed and sign < 0:  # outliers: most pairs disagree with their own mean, which still stands
             sign, vote = 1.0, {k: 1.0 - v for k, v in vote.items()}
         if "bias" in known:
             known["bias"] *= sign
         warn_of_split_votes(evidence, vote)
-        return self._direction(evidence, name, sign * raw, "pairs", {**vote, **known})
+        return self._direction(evidence, name, sign * raw, self.sign_source, {**vote, **known})
+
+    def _sign(self, evidence: Evidence, raw: np.ndarray) -> tuple[float, dict[str, Any]]:
+        """+1 or -1, which turns `raw` towards the positives, and what to remember of the vote."""
+        return pairs_vote(evidence, raw)
 
     def _direction(
         self, evidence: Evidence, name: str, raw: np.ndarray, sign_source: str, known: dict[str, Any]
@@ -115,7 +129,8 @@ def check_finite(evidence: Evidence, name: str) -> None:
     arrays = [*evidence.mean.values(), *evidence.var.values()]
     if evidence.factor is not None:
         arrays.append(evidence.factor)
-    arrays += [] if evidence.rows is None else evidence.rows.values()
+    for given in (evidence.rows, evidence.gradients, evidence.loss_norms, evidence.logprobs):
+        arrays += [] if given is None else list(given.values())
     if not all(np.isfinite(a).all() for a in arrays):
         raise InputError(
             f"the activations of {name!r} at {evidence.site} hold NaN or infinite numbers; try --dtype "

@@ -24,6 +24,7 @@ from trimtab.extraction import DEFAULT, make, method_class
 from trimtab.extraction.knobs import parse_knobs
 from trimtab.extraction.method import ExtractionWarning, Method
 from trimtab.heads import head_part, head_slice
+from trimtab.objectives import Separation
 from trimtab.recipes.modules import sites_of_modules
 from trimtab.recipes.neutral import IN_A_CHAT, NORMS_OF, NeutralStates, measure
 from trimtab.recipes.reading import Reading, read, token_prefixes
@@ -130,7 +131,9 @@ def extract_full(
     contrasts = _contrasts(engine, data)
     chosen = check(contrasts, method, streams, pooling, seed)
     sites = _sites(engine, layers, streams, modules, head)
-    readings, evidence = gather(engine, contrasts, chosen.wanted | needs, sites, pooling, progress, beside)
+    readings, evidence = gather(
+        engine, contrasts, chosen.wanted | needs, sites, pooling, progress, beside, chosen.objective
+    )
     own = [{s: e[s] for s in sites} for e in evidence]
     directions = _fit(chosen, contrasts, own)
     if head is not None:
@@ -153,12 +156,13 @@ def gather(
     pooling: str | None = None,
     progress: Progress | None = None,
     beside: Sequence[str] = (),
+    objective: Separation | None = None,
 ) -> tuple[list[Reading], list[dict[Site, Evidence]]]:
     """Evidence of every contrast in one pass over the texts, at `sites` and at the streams `beside` of their layers
     (where a layer has them)."""
     extra = {Site(s.layer, b) for s in sites for b in beside} & engine.info.widths.keys()
     readings = [read(engine, c, pooling) for c in contrasts]
-    return readings, _collect(engine, readings, sorted({*sites, *extra}), needs, progress)
+    return readings, _collect(engine, readings, sorted({*sites, *extra}), needs, progress, objective)
 
 
 def with_read_site(
@@ -237,6 +241,7 @@ def _collect(
     sites: Sequence[Site],
     needs: frozenset[str],
     progress: Progress | None,
+    objective: Separation | None = None,
 ) -> list[dict[Site, Evidence]]:
     """Evidence per reading; readings of one pooling share a pass, so that equal texts run once."""
     found: dict[int, dict[Site, Evidence]] = {}
@@ -255,7 +260,7 @@ def _collect(
                     reading.contrast.row_scores,
                 )
             )
-        parts = engine.collect(prompts, comparisons, sites, needs, pooling, progress)
+        parts = engine.collect(prompts, comparisons, sites, needs, pooling, progress, objective)
         found |= {i: part for (i, _), part in zip(chosen, parts, strict=True)}
     return [found[i] for i in range(len(readings))]
 

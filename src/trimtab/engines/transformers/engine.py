@@ -13,7 +13,7 @@ import torch
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.requests import Event, Message, Request, Score
 from trimtab.engines.tokens import PromptEncoder
-from trimtab.engines.transformers import capture, generation, gradients, loading, raw, scoring
+from trimtab.engines.transformers import capture, generation, gradients, loading, raw, scoring, separation
 from trimtab.engines.transformers.discovery import discover, probe_ids, text_config
 from trimtab.engines.transformers.forward import Forward
 from trimtab.engines.transformers.matrices import matrix
@@ -21,7 +21,7 @@ from trimtab.engines.transformers.packing import Packing
 from trimtab.engines.transformers.proof import prove
 from trimtab.engines.transformers.stations import Station, Stations, Stopped, running
 from trimtab.errors import InputError
-from trimtab.objectives import Objective
+from trimtab.objectives import Objective, Separation
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -217,6 +217,13 @@ class TransformersEngine(Engine):
         """Matrix [out, in] float32 of the projection whose output is `site`."""
         self.info.width(site)
         return matrix(self.anatomy.taps[site])
+
+    def _gradients(
+        self, pairs: Sequence[tuple[CaptureItem, CaptureItem]], sites: Sequence[Site], objective: Separation
+    ) -> tuple[dict[Site, np.ndarray], np.ndarray]:
+        for item in (i for pair in pairs for i in pair):
+            self._check_tokens(item.prompt.tokens)
+        return separation.gradients(self, pairs, sites, objective)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
