@@ -12,7 +12,7 @@ from trimtab.data.neutral import neutral_hash, neutral_texts
 from trimtab.directions import ConceptVectors
 from trimtab.engines import load_engine
 from trimtab.errors import InputError, UnknownName, Unsupported
-from trimtab.extraction import METHODS
+from trimtab.extraction import METHODS, method_class
 from trimtab.extraction.method import ExtractionWarning
 from trimtab.recipes import choose_method, extract, typical_norms
 from trimtab.recipes.reading import ReadingWarning
@@ -114,7 +114,7 @@ def test_the_origin_tells_the_whole_story(engine):
 
 
 @pytest.mark.filterwarnings("ignore::trimtab.extraction.method.ExtractionWarning")
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", [m for m in sorted(METHODS) if "gradients" not in method_class(m).needs])
 def test_every_method_runs_twice_to_the_same_bits_and_survives_a_file(engine, method, tmp_path):
     judged = joy(scores=(90.0,) * len(joy().positive), negative_scores=(10.0,) * len(joy().negative))
     chosen = choose_method(method, 3, ["min_count=20"] if method == "role_difference" else [])
@@ -123,6 +123,12 @@ def test_every_method_runs_twice_to_the_same_bits_and_survives_a_file(engine, me
     first.save(tmp_path / "joy.safetensors")
     back = ConceptVectors.load(tmp_path / "joy.safetensors", model=engine.info)
     assert back.hash == first.hash and back.origin == first.origin
+
+
+@pytest.mark.parametrize("method", [m for m in sorted(METHODS) if "gradients" in method_class(m).needs])
+def test_an_engine_that_does_not_differentiate_says_so_before_running(engine, method):
+    with pytest.raises(Unsupported, match="transformers"):
+        extract(engine, joy(), method)
 
 
 def test_the_seed_moves_the_random_baseline_only(engine):
