@@ -36,7 +36,9 @@ def trimtab(model: Any, tokenizer: Any, method: str = "mean_diff") -> Call:
 
     def call(pairs: Pairs) -> np.ndarray:
         prompts = [engine.encode(t) for pair in pairs for t in pair]
-        comparison = Comparison(tuple(range(0, len(prompts), 2)), tuple(range(1, len(prompts), 2)), paired=True)
+        comparison = Comparison(
+            tuple(range(0, len(prompts), 2)), tuple(range(1, len(prompts), 2)), paired=True
+        )
         (evidence,) = engine.collect(prompts, [comparison], sites, chosen.wanted)
         found = [chosen.fit(evidence[s], "benchmark") for s in sites]
         return np.stack([d.unit * d.norm for d in found])
@@ -81,7 +83,9 @@ def padded(model: Any, tokenizer: Any) -> Call:
 
     states: list[Any] = []
     for layer in model.model.layers:
-        layer.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
+        layer.register_forward_hook(
+            lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out)
+        )
 
     @torch.inference_mode()
     def call(pairs: Pairs) -> np.ndarray:

@@ -50,7 +50,9 @@ def directions(model: Any, sides: tuple[list[tuple[int, ...]], list[tuple[int, .
     """Difference of the sides' mean states [layers, width] after every block."""
     states: list[torch.Tensor] = []
     for layer in model.model.layers:
-        layer.register_forward_hook(lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out))
+        layer.register_forward_hook(
+            lambda m, a, out: states.append(out[0] if isinstance(out, tuple) else out)
+        )
     weight: dict[tuple[int, ...], float] = {}
     for side, sign in zip(sides, (1, -1), strict=True):
         for text in side:
@@ -62,7 +64,9 @@ def directions(model: Any, sides: tuple[list[tuple[int, ...]], list[tuple[int, .
         ids, depth, mask = batch_of(batch)
         states.clear()
         model.model(input_ids=ids, attention_mask=mask, position_ids=depth, use_cache=False)
-        ends = [(r, i, weight.pop(p)) for r, row in enumerate(batch) for i, p in enumerate(row) if p in weight]
+        ends = [
+            (r, i, weight.pop(p)) for r, row in enumerate(batch) for i, p in enumerate(row) if p in weight
+        ]
         r, i, w = (torch.tensor(x) for x in zip(*ends, strict=True))
         found = found + torch.stack([w.double() @ h[r, i].double() for h in states])
     for layer in model.model.layers:
