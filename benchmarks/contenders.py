@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks import material
 
 Pairs = list[tuple[str, str]]

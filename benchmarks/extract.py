@@ -2,9 +2,10 @@
 
 All layers of one random Llama of 59M weights, float32, two threads, on two corpora made by seed
 (`benchmarks.material`). Numbers are CPU seconds of the extraction call alone, each in a fresh process, medians over
-`--repeats` rounds in which the contenders take turns. The peers get an environment of their own in `.cache/peers`, which
-sees the packages of this one, so that torch is not installed twice; `--no-deps` passes steering-vectors' pin of
-transformers. Exit 1: the floor is no floor (it must stay under these shares of the padded forward).
+`--repeats` rounds in which the contenders take turns. The peers get an environment of their own in
+`.cache/peers`, which sees the packages of this one, so that torch is not installed twice; `--no-deps` passes
+steering-vectors' pin of transformers. Exit 1: the floor is no floor (it must stay under these shares of the padded
+forward).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks import material
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""What every contender of `benchmarks.extract` is given: one random Llama of 59M weights, a tokenizer, and pairs by seed.
+"""What every contender of `benchmarks.extract` is given: a random Llama of 59M weights, a tokenizer, pairs by seed.
 
 Imports nothing of trimtab, so that the floor may use it too.
 """
