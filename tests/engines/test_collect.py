@@ -23,7 +23,8 @@ def engine() -> ReferenceEngine:
 
 
 def prompts(engine: ReferenceEngine, many: int = 9) -> list[Prompt]:
-    return [engine.encode(f"I feel {'so ' * (k % 4)}{'happy' if k % 2 else 'sad'} {k}") for k in range(many)]
+    texts = [f"I feel {'so ' * (k % 4)}{'happy' if k % 2 else 'sad'} {k}" for k in range(many)]
+    return [engine.encode(t, bare=True) for t in texts]
 
 
 def test_rounds_do_not_change_the_evidence(engine, monkeypatch):
