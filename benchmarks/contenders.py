@@ -60,7 +60,8 @@ def trimtab_neutral(model: Any, tokenizer: Any) -> Call:
     units = {Site(n): np.ones((1, material.HIDDEN), np.float32) for n in range(material.LAYERS)}
 
     def call(pairs: Pairs) -> np.ndarray:
-        return np.array([measure(engine, units).typical_norms[s] for s in units])
+        found = measure(engine, units).typical_norms
+        return np.array([found[s] for s in units])
 
     return call
 

@@ -1,4 +1,4 @@
-"""What every contender of `benchmarks.extract` is given: one random Llama of 59M weights, a tokenizer, pairs by seed.
+"""What every contender of `benchmarks.extract` is given: a random Llama of 59M weights, a tokenizer, pairs by seed.
 
 Imports nothing of trimtab, so that the floor may use it too.
 """
@@ -6,9 +6,13 @@ Imports nothing of trimtab, so that the floor may use it too.
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 LAYERS, HIDDEN, VOCABULARY = 12, 512, 20_480
+#: Words w0 to w17999 are drawn; the neutral texts' own words have tokens too, or all of these texts would look alike.
+DRAWN = 18_000
+NEUTRAL = Path(__file__).parent.parent / "src" / "trimtab" / "data" / "neutral.txt"
 PREFIX = 16
 PREFIXES = (
     "a0 a1 a2 glad a4 a5 a6 a7 a8 a9 a10 a11 a12 a13 a14 a15",
@@ -47,6 +51,7 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "<s>", "</s>", "<unk>", "glad", "sour", *(f"a{i}" for i in range(PREFIX))]
+    words += sorted(set(NEUTRAL.read_text(encoding="utf-8").split()) - set(words))
     words += [f"w{i}" for i in range(VOCABULARY - len(words))]
     bare = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     bare.pre_tokenizer = WhitespaceSplit()
@@ -65,7 +70,7 @@ def pairs(kind: str, seed: int = 0, small: bool = False) -> list[tuple[str, str]
     draw = random.Random(f"{kind} {seed}")
 
     def words(least: int, most: int) -> list[str]:
-        return [f"w{draw.randrange(20_000)}" for _ in range(draw.randint(least, most))]
+        return [f"w{draw.randrange(DRAWN)}" for _ in range(draw.randint(least, most))]
 
     if kind == "A":
         suffixes = [words(1, 12) for _ in range(8 if small else 256)]

@@ -53,18 +53,21 @@ class Plan:
     nodes: tuple[int, ...]
 
     def cost(self, reach: float) -> float:
-        """Tokens of linear work; attention over a row of `reach` tokens costs as much as all the rest."""
-        return sum(n * (1 + max(self.nodes) / reach) for n in self.nodes)
+        """Tokens of linear work, rows padded to the longest; attention over `reach` tokens costs as much again."""
+        longest = max(self.nodes)
+        return len(self.nodes) * longest * (1 + longest / reach)
 
 
 def plan(texts: Sequence[tuple[int, ...]], reach: float) -> Plan:
     """The cheapest cut of distinct `texts`: short rows repeat shared beginnings, long ones cost attention."""
     order, shared, lengths = _sorted(texts)
     longest = max(lengths)
-    limits = sorted({max(longest, n) for n in ROW_TOKENS})
-    plans = [_cut(order, shared, lengths, limit) for limit in limits]
-    best = min(plans, key=lambda p: p.cost(reach))
-    return _levelled(best, lengths, longest)
+    found: list[Plan] = []
+    for limit in sorted({max(longest, n) for n in ROW_TOKENS}):
+        found.append(_levelled(_cut(order, shared, lengths, limit), lengths, longest))
+        if len(found[-1].nodes) == 1:  # a longer row would be the same
+            break
+    return min(found, key=lambda p: p.cost(reach))
 
 
 def whole(texts: Sequence[tuple[int, ...]]) -> Plan:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.engines.transformers.engine import TransformersEngine
 
 #: Tokens in one forward pass, padding included. A processor gains nothing beyond, and its memory is the program's.
-BATCH_TOKENS = {"cpu": 2_048}
+BATCH_TOKENS = {"cpu": 1_024}
 ACCELERATOR_TOKENS = 8_192
 BATCH_ROWS = 256
 #: Attention over a row of this many times the hidden size costs as much as all the matrix products (measured on a
