@@ -1,5 +1,7 @@
 """Held-out figures: honest on nothing, right on something, and blind to what groups would leak."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made import sample
@@ -11,6 +13,7 @@ from trimtab.analysis.quality.samples import pick
 from trimtab.errors import InputError
 from trimtab.evidence import NEGATIVE, POSITIVE
 from trimtab.extraction import make
+from trimtab.extraction.mean_diff import MeanDiff
 
 MEAN = make("mean_diff")
 
@@ -177,3 +180,31 @@ def test_random_aucs_are_those_of_a_ranking():
     along = s.rows @ np.random.default_rng(9).standard_normal((16, 100))
     truth = [roc(np.arange(48) < 24, along[:, k]) for k in range(100)]
     assert np.allclose(found, np.maximum(truth, 1 - np.array(truth)))
+
+
+def test_what_is_kept_per_row_follows_its_rows():
+    """Methods that need gradients, tokens or marks are refitted on their own share of them."""
+    rng = np.random.default_rng(0)
+    s = sample(*rng.standard_normal((2, 6, 4)))
+    both = lambda x: {POSITIVE: x[:6], NEGATIVE: x[6:]}  # noqa: E731
+    gradients, marks = rng.standard_normal((12, 4)), np.arange(12.0)
+    tokens = [np.full((i + 1, 4), i) for i in range(12)]
+    whole = dataclasses.replace(
+        s.evidence,
+        gradients=both(gradients),
+        scores=both(marks),
+        tokens=both(tuple(tokens)),
+        weights={"w": np.eye(4)},
+        needs=s.evidence.needs | {"gradients", "tokens", "weights"},
+    )
+
+    class Greedy(MeanDiff):
+        needs = frozenset({"mean", "gradients", "tokens", "weights"})
+
+    part = pick(whole, Greedy(), np.array([4, 1]), np.array([10, 7]))
+    part.require("gradients", "tokens", "weights")
+    assert np.array_equal(part.gradients[POSITIVE], gradients[[4, 1]])
+    assert np.array_equal(part.scores[NEGATIVE], [10, 7]) and part.weights is whole.weights
+    assert [len(t) for t in part.tokens[NEGATIVE]] == [11, 8]
+    with pytest.raises(InputError, match="holds no gradients, tokens, weights"):
+        pick(s.evidence, Greedy(), np.array([4, 1]), np.array([10, 7]))

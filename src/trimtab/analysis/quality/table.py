@@ -25,20 +25,9 @@ def render(report: QualityReport) -> Group:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, title="quality", title_justify="left")
-    heads = (
-        "concept",
-        "verdict",
-        "judged at",
-        "held-out AUC",
-        "pairs",
-        "halves",
-        "1st PC",
-        "dim",
-        "R²",
-        "÷ typical",
-    )
+    heads = ("concept", "verdict", "judged at", "held-out AUC", "pairs", "halves", "1st PC", "dim", "R²")
     for head in heads:
-        table.add_column(Text(head))
+        table.add_column(Text(head), no_wrap=head in ("verdict", "held-out AUC"))
     for verdict in report.verdicts:
         row = report.judged(verdict.concept)
         style = "dodger_blue1" if verdict.words == USE else "dark_orange"
@@ -46,7 +35,7 @@ def render(report: QualityReport) -> Group:
             Text(verdict.concept),
             Text(f"{mark(verdict)} {verdict.words}", style=style),
             Text("–" if verdict.site is None else verdict.site.key),
-            *(Text(c) for c in cells(row)),
+            *(Text(c) for c in cells(row)[:-1]),  # norms have a table of their own in `inspect`
         )
     parts: list[Any] = [
         table,
