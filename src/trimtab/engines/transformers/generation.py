@@ -15,7 +15,7 @@ import torch
 from trimtab.engines.requests import Event, Request
 from trimtab.engines.transformers.capture import Gather
 from trimtab.engines.transformers.forward import Padded, batches, bytes_per_token
-from trimtab.engines.transformers.rows import Row
+from trimtab.engines.rows import Row
 from trimtab.engines.transformers.sampler import Sampler
 from trimtab.engines.transformers.stations import Read, Schedule, Station, sites_of
 from trimtab.readouts import Readout
