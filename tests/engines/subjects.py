@@ -34,6 +34,8 @@ TOLERANCES: dict[str, Tolerance] = {
     "reference-chunked": Tolerance(state=3e-7, logprob=1e-6),
     "transformers-llama": Tolerance(state=1e-5, logprob=1e-4),
     "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
+    "vllm-eager": Tolerance(state=1e-5, logprob=1e-4),
+    "vllm-compiled": Tolerance(state=1e-5, logprob=1e-4),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -55,6 +57,7 @@ class Subject:
     chunked: Callable[[int], Engine] | None = None  # the same model with prompts split into chunks
     forwards: Callable[[], int] | None = None  # how many forward passes have been run
     texts: tuple[str, ...] = TEXTS
+    hottest: float = 5.0  # a temperature at which nearly everything is likely, and that the engine takes
     tolerance: Tolerance = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,10 +167,32 @@ def transformers_embedded(folder: Path) -> Subject:
     return of_torch("transformers-embedded", str(path), model)
 
 
+def vllm(folder: Path, name: str, **options: Any) -> Subject:
+    """vLLM on the CPU with the tiny Llama; prompts are read in chunks when a batch has more tokens than 64."""
+    import os
+
+    import pytest
+
+    pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import save_tiny_llama
+
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    path = save_tiny_llama(folder / "llama")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    engine = trimtab.load_engine(
+        path, "vllm", block_size=32, max_num_seqs=32, max_num_batched_tokens=64, **options
+    )
+    return Subject(name, engine, HookOracle(model), hottest=2.0)
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
     "reference-chunked": lambda folder: reference(chunk=3),
     "transformers-llama": transformers_llama,
     "transformers-embedded": transformers_embedded,
+    "vllm-eager": lambda folder: vllm(folder, "vllm-eager", enforce_eager=True),
+    "vllm-compiled": lambda folder: vllm(folder, "vllm-compiled", enforce_eager=False),
 }

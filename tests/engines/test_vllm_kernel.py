@@ -10,18 +10,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engines.oracles import Trace
-from engines.registry import coordinates, every_operator, gap, place
-from engines.subjects import Subject
-from trimtab.engines.vllm.bank import Bank
-from trimtab.engines.vllm.kernel import Item, Kernel
-from trimtab.engines.vllm.programs import Programs, stretches
-from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json, ticket_of
-from trimtab.errors import InputError
-from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
-from trimtab.prompts import Prompt
-from trimtab.resolved import ResolvedPlan
-from trimtab.sites import ModelInfo, Site
+from engines.oracles import Trace  # noqa: E402
+from engines.registry import coordinates, every_operator, gap, place  # noqa: E402
+from engines.subjects import Subject  # noqa: E402
+from trimtab.engines.vllm.bank import Bank  # noqa: E402
+from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
+from trimtab.engines.vllm.programs import Programs, stretches  # noqa: E402
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json, ticket_of  # noqa: E402
+from trimtab.errors import InputError  # noqa: E402
+from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin  # noqa: E402
+from trimtab.prompts import Prompt  # noqa: E402
+from trimtab.resolved import ResolvedPlan  # noqa: E402
+from trimtab.sites import ModelInfo, Site  # noqa: E402
 
 pytestmark = pytest.mark.engine
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENGINES: dict[str, str] = {
     "reference": "trimtab.engines.reference:ReferenceEngine",
     "transformers": "trimtab.engines.transformers:TransformersEngine",
+    "vllm": "trimtab.engines.vllm.engine:VllmEngine",
 }
 DEFAULT = "transformers"
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from trimtab.engines.requests import Event, Request
+from trimtab.engines.rows import Row
 from trimtab.engines.transformers.capture import Gather
 from trimtab.engines.transformers.forward import Padded, batches, bytes_per_token
-from trimtab.engines.rows import Row
 from trimtab.engines.transformers.sampler import Sampler
 from trimtab.engines.transformers.stations import Read, Schedule, Station, sites_of
 from trimtab.readouts import Readout

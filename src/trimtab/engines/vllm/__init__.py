@@ -1,4 +1,4 @@
-"""The vLLM engine: every request of a batch carries its own plan, captures and readings, with graphs and prefix cache on.
+"""The vLLM engine: every request of a batch carries its own plan, captures and readings, under graphs and prefix cache.
 
 vLLM loads `plugin` into each of its processes (entry point `vllm.general_plugins`), so this package imports nothing
 heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker` and the rooms below it:

@@ -14,8 +14,8 @@ from trimtab.errors import InputError
 
 
 class Bank:
-    """`rows` [capacity + 1, width] float32; row 0 is zeros. The buffer is allocated once: a CUDA graph that was captured
-    with it reads whatever it holds when it is replayed.
+    """`rows` [capacity + 1, width] float32; row 0 is zeros. The buffer is allocated once, so that a captured CUDA graph
+    reads whatever it holds when it is replayed.
     """
 
     def __init__(self, capacity: int, width: int, device: torch.device | str = "cpu") -> None:

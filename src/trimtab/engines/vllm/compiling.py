@@ -1,7 +1,8 @@
-"""From segments of a batch to the edit of each layer: rows, bank indices and numbers, one column per placement depth."""
+"""From segments of a batch to the edit of each layer: rows, bank indices and numbers, a column per placement depth."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def compile_edits(segments: Sequence[Segment], bank: Bank, stages: dict[int, Sta
 
 def rows_of_spans(spans: Sequence[tuple[int, int]]) -> Rows:
     """The rows of ascending half-open spans: a slice where they touch, an index where they do not."""
-    if all(a[1] == b[0] for a, b in zip(spans, spans[1:])):
+    if all(a[1] == b[0] for a, b in itertools.pairwise(spans)):
         return slice(spans[0][0], spans[-1][1])
     return torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in spans]))
 

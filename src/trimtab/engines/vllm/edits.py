@@ -1,6 +1,6 @@
 """The arithmetic of one layer in one step: `interventions.edit` for some rows of a batch, in float32.
 
-vLLM keeps the residual stream in two tensors: what the last branch added, `hidden`, and what came before it, `residual`.
+vLLM keeps the residual stream in two tensors: what the last branch added, `hidden`, and what came before, `residual`.
 The state is their sum (or `hidden` alone), and an edit moves `hidden` in place. What does not move keeps its bits.
 """
 
@@ -22,7 +22,7 @@ def states(hidden: torch.Tensor, residual: torch.Tensor | None, rows: Rows) -> t
 
 @dataclass(eq=False)
 class Units:
-    """Unit vectors of some rows of a batch: one row of the bank for all of them, or one for each, gathered when used."""
+    """Unit vectors of some rows of a batch: one row of the bank for all, or one for each, gathered when used."""
 
     bank: torch.Tensor
     index: int | torch.Tensor

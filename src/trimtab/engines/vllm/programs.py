@@ -1,8 +1,8 @@
 """Programs: the placements of a plan that act together on a stretch of tokens.
 
-Ranges are the host's business. Where a plan's ranges begin and end cuts the positions of a request into stretches, and on
-each stretch a fixed set of placements acts: that set, without its ranges, is a program. Requests that do the same thing
-share it, wherever they do it.
+Ranges are the host's business. Where a plan's ranges begin and end cuts the positions of a request into stretches, and
+on each stretch a fixed set of placements acts: that set, without its ranges, is a program. Requests that do the same
+thing share it, wherever they do it.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from trimtab.prompts import Range
 
 @dataclass(eq=False)
 class Tracked:
-    """A request that the worker knows: its ticket, the stretches of its plan, the rows [concepts, width] of its readout at
-    each layer, and why it is lost, if it is."""
+    """A request that the worker knows: its ticket, the stretches of its plan, the rows [concepts, width] of its readout
+    at each layer, and why it is lost, if it is."""
 
     id: str
     ticket: Ticket

@@ -1,7 +1,7 @@
 """What a request carries into vLLM: its plan without the arrays, and what to capture and to read.
 
-It travels as one JSON string in `SamplingParams.extra_args`: strings pass every transport of vLLM, and the scheduler, which
-keys the prefix cache, reads the same words as the worker, which steers. Arrays go ahead of it, by content hash.
+It travels as one JSON string in `SamplingParams.extra_args`: strings pass every transport of vLLM, and the scheduler,
+which keys the prefix cache, reads the same words as the worker, which steers. Arrays go ahead of it, by content hash.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ VERSION = 1
 class Ticket:
     """`key` names the request to whoever waits for its captures; layers are those of `resid_post`.
 
-    `plan` is `ResolvedPlan.to_json` without its arrays, None for a plain request. `capture` are the layers whose states are
-    returned, at the absolute positions `ranges`; `readout` names a readout that the worker holds, read from position
-    `reads_from` on. `epoch` separates the cached keys and values of before and after a request was lost.
+    `plan` is `ResolvedPlan.to_json` without its arrays, None for a plain request. `capture` are the layers whose states
+    are returned, at the absolute positions `ranges`; `readout` names a readout that the worker holds, read from
+    position `reads_from` on. `epoch` separates the cached keys and values of before and after a request was lost.
     """
 
     key: str
