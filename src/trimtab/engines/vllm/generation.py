@@ -139,6 +139,7 @@ class Batch:
         except SteeringLost:
             # What it wrote to the prefix cache is keyed by its plan, and is not what the plan would have written.
             self.engine.epoch += 1
+            self.engine.shelf.forget()
             raise
 
     def close(self) -> None:

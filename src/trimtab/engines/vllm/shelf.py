@@ -66,6 +66,11 @@ class Shelf:
             if dropped:
                 self._call("trimtab_drop", dropped)
 
+    def forget(self) -> None:
+        """Trust nothing: send what is needed again. A worker that lost a request may have lost more."""
+        with self._lock:
+            self._size.clear()
+
     def _use(self, name: str, size: int) -> None:
         self._uses[name] = self._uses.get(name, 0) + 1
         self._size[name] = size
