@@ -1,7 +1,7 @@
 """What only the vLLM engine has: a prefix cache, chunks, preemption, aborts, and requests that batch across threads.
 
-Everything is teacher-forced: the distribution over the whole vocabulary at each of vLLM's own tokens is compared with one
-full forward pass of Transformers under the same plan.
+Everything is teacher-forced: the distribution over the whole vocabulary at each of vLLM's own tokens is compared with
+one full forward pass of Transformers under the same plan.
 """
 
 from __future__ import annotations
