@@ -178,9 +178,7 @@ class ResolvedPlan:
         }
 
     @classmethod
-    def from_json(
-        cls, data: Mapping[str, Any], held: Mapping[str, np.ndarray] | None = None
-    ) -> ResolvedPlan:
+    def from_json(cls, data: Mapping[str, Any], held: Mapping[str, np.ndarray] | None = None) -> ResolvedPlan:
         """Read `to_json` back; a changed vector or number no longer matches the fingerprint: refused.
 
         `held` are arrays by content hash, for a plan whose JSON carries none of its own.

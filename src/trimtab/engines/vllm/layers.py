@@ -31,6 +31,7 @@ def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object
     """Whether the state after a layer is the sum of the two tensors it returns. `run` forwards a few tokens, eager."""
     given: list[torch.Tensor] = []
     output: list[torch.Tensor] = []
+    taker: list[nn.Module] = []
     inside = {id(m) for layer in layers for m in layer.modules()}
 
     def after_last(module: nn.Module, args: Any, result: Any) -> None:
@@ -40,6 +41,7 @@ def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object
     def before_any(module: nn.Module, args: Any, kwargs: Any) -> None:
         states = [x for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.shape[-1:] == (width,)]
         if output and not given and states:
+            taker.append(module)
             given.extend(x.detach().clone() for x in states)
 
     handles = [layers[-1].register_forward_hook(after_last)]
@@ -53,29 +55,44 @@ def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object
     finally:
         for handle in handles:
             handle.remove()
-    return decide(output, given, type(layers[-1]).__name__)
+    return decide(output, given, taker[0] if taker else None, type(layers[-1]).__name__)
 
 
-def decide(output: list[torch.Tensor], given: list[torch.Tensor], name: str) -> bool:
-    """True for a split stream, False for a finished one, from what the last layer gave and what was taken from it."""
-    if not output or not given:
+def decide(
+    output: list[torch.Tensor], given: list[torch.Tensor], taker: Callable[..., Any] | None, name: str
+) -> bool:
+    """True for a split stream, False for a finished one, from what the last layer gave and what `taker` made of it.
+
+    A norm that is given two tensors may add them up, or carry the second along unused: only its result tells.
+    """
+    if not output or not given or taker is None:
         raise Unsupported(f"cannot tell what {name} returns: no module takes the state of the last layer")
     if len(output) == 1:
         return False
-    state = given[0].float() + given[1].float() if len(given) > 1 else given[0].float()
-    whole, both = output[0].float(), output[0].float() + output[1].float()
-    if not (torch.isfinite(state).all() and torch.isfinite(both).all()):
+    whole, both = output[0], output[0] + output[1]
+    if not (torch.isfinite(whole).all() and torch.isfinite(both).all()):
         raise Unsupported(
             f"cannot tell what {name} returns: its state is not finite in a probe of four tokens"
         )
-    near = [
-        bool(torch.allclose(state, x, rtol=1e-2, atol=1e-3 * float(x.abs().max()))) for x in (whole, both)
-    ]
+    if len(given) == 1:
+        near = [_near(given[0], x) for x in (whole, both)]
+    else:
+        with torch.inference_mode():  # clones: a fused norm writes into what it is given
+            made = _first(taker(given[0].clone(), given[1].clone()))
+            near = [_near(made, _first(taker(x.clone()))) for x in (whole, both)]
     if near[0] == near[1]:
         raise Unsupported(
             f"cannot tell which of the tensors that {name} returns is the state; it is not steered"
         )
     return near[1]
+
+
+def _first(result: Any) -> torch.Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3 * float(b.float().abs().max())))
 
 
 def attach(layers: list[nn.Module], index: int, split: bool) -> None:

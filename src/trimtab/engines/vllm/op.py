@@ -23,6 +23,8 @@ _library.define("steer_(Tensor(a!) hidden, Tensor? residual, Tensor address) -> 
 
 def _steer(hidden: torch.Tensor, residual: torch.Tensor | None, address: torch.Tensor) -> None:
     kernel, layer = address.tolist()
+    if hidden.dim() == 3:  # models that vLLM runs through Transformers keep a batch of one in front
+        hidden, residual = hidden[0], None if residual is None else residual[0]
     KERNELS[kernel].visit(layer, hidden, residual)
 
 
