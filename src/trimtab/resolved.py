@@ -178,8 +178,13 @@ class ResolvedPlan:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ResolvedPlan:
-        """Read `to_json` back; a changed vector or number no longer matches the fingerprint: refused."""
+    def from_json(cls, data: Mapping[str, Any], held: Mapping[str, np.ndarray] | None = None) -> ResolvedPlan:
+        """Read `to_json` back; a changed vector or number no longer matches the fingerprint: refused.
+
+        `held` are arrays by content hash, for a plan whose JSON carries none of its own.
+        """
+        if held is not None:
+            return cls._from_held(data, held)
         try:
             vectors = {
                 k: np.frombuffer(base64.b64decode(v["data"]), dtype="<f4").reshape(v["shape"])
@@ -191,11 +196,23 @@ class ResolvedPlan:
         for name, value in vectors.items():
             if content_hash(value) != name:
                 raise InputError(f"vector {name} does not have the content its name promises")
-        if data.get("fingerprint", plan.fingerprint) != plan.fingerprint:
+        return plan._checked(data)
+
+    @classmethod
+    def _from_held(cls, data: Mapping[str, Any], held: Mapping[str, np.ndarray]) -> ResolvedPlan:
+        try:
+            placements = tuple(_placement_from(p) for p in data["placements"])
+            names = {p.vector for p in placements} | {p.gate.vector for p in placements if p.gate}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a resolved plan: {error!r}") from error
+        return cls(placements, {n: held[n] for n in names if n in held})._checked(data)
+
+    def _checked(self, data: Mapping[str, Any]) -> ResolvedPlan:
+        if data.get("fingerprint", self.fingerprint) != self.fingerprint:
             raise InputError(
                 "the resolved plan does not match its fingerprint: it was changed after it was resolved"
             )
-        return plan
+        return self
 
 
 def _number(value: float) -> float | str:

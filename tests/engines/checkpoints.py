@@ -31,7 +31,7 @@ def tokenizer() -> Any:
     )
 
 
-def save_tiny_llama(path: Path) -> Path:
+def save_tiny_llama(path: Path, context: int = 128) -> Path:
     """Hidden 64, 4 blocks, 2 query heads over 1 key head of 32; written with `save_pretrained`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -46,7 +46,7 @@ def save_tiny_llama(path: Path) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        max_position_embeddings=128,
+        max_position_embeddings=context,
         initializer_range=0.15,
         tie_word_embeddings=False,
         bos_token_id=words.bos_token_id,

@@ -182,7 +182,9 @@ def sampling_filters_hold(s: Subject) -> None:
     greedy = one(s, Request(prompt, plan, GREEDY)).tokens
     for narrow in (replace(WARM, top_k=1), replace(WARM, top_p=1e-6), replace(WARM, temperature=1e-4)):
         assert one(s, Request(prompt, plan, narrow)).tokens == greedy
-    drawn = s.engine.generate(Request(prompt, plan, replace(WARM, top_k=2, temperature=5.0, n=4)))[0].samples
+    drawn = s.engine.generate(Request(prompt, plan, replace(WARM, top_k=2, temperature=s.hottest, n=4)))[
+        0
+    ].samples
     for sample in drawn:
         table = s.engine.score(ScoreRequest(prompt, sample.tokens, plan, "all"))[0].distribution
         assert table is not None

@@ -37,6 +37,8 @@ TOLERANCES: dict[str, Tolerance] = {
     "mlx-llama": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-embedded": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-4bit": Tolerance(state=1e-4, logprob=1e-3),
+    "vllm-eager": Tolerance(state=1e-5, logprob=1e-4),
+    "vllm-compiled": Tolerance(state=1e-5, logprob=1e-4),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -58,6 +60,7 @@ class Subject:
     chunked: Callable[[int], Engine] | None = None  # the same model with prompts split into chunks
     forwards: Callable[[], int] | None = None  # how many forward passes have been run
     texts: tuple[str, ...] = TEXTS
+    hottest: float = 5.0  # a temperature at which nearly everything is likely, and that the engine takes
     tolerance: Tolerance = field(init=False)
 
     def __post_init__(self) -> None:
@@ -220,6 +223,26 @@ def mlx_4bit(folder: Path) -> Subject:
     return of_mlx("mlx-4bit", str(small), dequantised(model, small))
 
 
+def vllm(folder: Path, name: str, **options: Any) -> Subject:
+    """vLLM on the CPU with the tiny Llama; prompts are read in chunks when a batch has more tokens than 64."""
+    import os
+
+    import pytest
+
+    pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import save_tiny_llama
+
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    path = save_tiny_llama(folder / "llama")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    engine = trimtab.load_engine(
+        path, "vllm", block_size=32, max_num_seqs=32, max_num_batched_tokens=64, **options
+    )
+    return Subject(name, engine, HookOracle(model), hottest=2.0)
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
@@ -229,4 +252,6 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "mlx-llama": mlx_llama,
     "mlx-embedded": mlx_embedded,
     "mlx-4bit": mlx_4bit,
+    "vllm-eager": lambda folder: vllm(folder, "vllm-eager", enforce_eager=True),
+    "vllm-compiled": lambda folder: vllm(folder, "vllm-compiled", enforce_eager=False),
 }

@@ -16,6 +16,7 @@ ENGINES: dict[str, str] = {
     "reference": "trimtab.engines.reference:ReferenceEngine",
     "transformers": "trimtab.engines.transformers:TransformersEngine",
     "mlx": "trimtab.engines.mlx:MLXEngine",
+    "vllm": "trimtab.engines.vllm.engine:VllmEngine",
 }
 DEFAULT = "transformers"
 

@@ -1,0 +1,13 @@
+"""The vLLM engine: every request of a batch carries its own plan, captures and readings, under graphs and prefix cache.
+
+vLLM loads `plugin` into each of its processes (entry point `vllm.general_plugins`), so this package imports nothing
+heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker` and the rooms below it:
+
+    ticket        what a request carries: the plan without its arrays, and what to capture and read
+    bank          unit rows and tables on the device, by content hash, counted
+    programs      the placements that act together on a stretch of tokens, interned
+    edits         the arithmetic of one layer in one step
+    steps         who gets which edit in this step, from absolute positions
+    kernel        the state of one worker: tickets, bank, programs, and the step that runs
+    op            the one custom op that every decoder layer calls
+"""

@@ -1,0 +1,95 @@
+"""From the worker to whoever waits: one message per step, as soon as the step is done, over a local socket.
+
+Captures leave the worker as they are made and are never collected there, so its memory does not grow; a reader that
+falls behind by `BEHIND` steps makes the worker wait. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import zmq
+
+from trimtab.engines.vllm.kernel import Address, Report
+
+BEHIND = 1000
+#: What a receiver does with a step: the reports, and the rows [n, width] of each address.
+Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
+
+
+class Sender:
+    """The worker's end. Until somebody is attached there is nobody to tell, and nothing is kept."""
+
+    def __init__(self) -> None:
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def attach(self, address: str) -> None:
+        """Send to `address` from now on."""
+        self.close()
+        socket: Any = zmq.Context.instance().socket(zmq.PUSH)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.set_hwm(BEHIND)
+        socket.connect(address)
+        self._socket = socket
+
+    def close(self) -> None:
+        """Let the socket go."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __call__(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
+        if self._socket is None:
+            return
+        header = msgspec.msgpack.encode((reports, [(a, rows.shape) for a, rows in results]))
+        arrays: list[Any] = [np.ascontiguousarray(rows, dtype=np.float32) for _, rows in results]
+        self._socket.send_multipart([header, *(memoryview(a).cast("B") if a.size else b"" for a in arrays)])
+
+
+class Receiver:
+    """The reader's end: a thread that hands every step to `take`."""
+
+    def __init__(self, take: Take) -> None:
+        self._folder = tempfile.mkdtemp(prefix="trimtab-")
+        self.address = f"ipc://{self._folder}/steps"
+        self._socket = zmq.Context.instance().socket(zmq.PULL)
+        self._socket.set_hwm(BEHIND)
+        self._socket.bind(self.address)
+        self._take, self._open = take, True
+        self._thread = threading.Thread(target=self._run, name="trimtab-steps", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._open:
+            if not self._socket.poll(200):
+                continue
+            header, *buffers = self._socket.recv_multipart(copy=True)
+            reports, addresses = msgspec.msgpack.decode(header)
+            results = [
+                (_address(a), np.frombuffer(b, dtype=np.float32).reshape(shape))
+                for (a, shape), b in zip(addresses, buffers, strict=True)
+            ]
+            self._take([tuple(r) for r in reports], results)
+
+    def close(self) -> None:
+        """Stop the thread and remove the socket."""
+        self._open = False
+        self._thread.join(timeout=5)
+        self._socket.close(linger=0)
+        with contextlib.suppress(OSError):
+            os.unlink(Path(self._folder) / "steps")
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)
+
+
+def _address(data: list) -> Address:
+    key, id, layer, readout, positions = data
+    return key, id, layer, readout, tuple((a, b) for a, b in positions)

@@ -1,0 +1,221 @@
+"""The vLLM engine: the contract of every engine, on continuous batching with a prefix cache and compiled graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.requests import Event, Message, Request, Score
+from trimtab.engines.tokens import PromptEncoder
+from trimtab.engines.vllm import generation, scoring
+from trimtab.engines.vllm.channel import Receiver
+from trimtab.engines.vllm.ledger import Ledger
+from trimtab.engines.vllm.loop import Loop
+from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.worker import BANK, OPTION
+from trimtab.errors import InputError, MissingDependency, TrimtabError, Unsupported
+from trimtab.prompts import Prompt
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import ModelInfo, Site
+
+#: The highest temperature that vLLM takes.
+HOTTEST = 2.0
+
+
+class VllmEngine(Engine):
+    """A model served by vLLM in this machine's processes. Calls from many threads run in one batch, without locks.
+
+    `resid_post` of every layer can be steered, captured and read. `loop.llm` is the plain `AsyncLLM`.
+    """
+
+    name = "vllm"
+
+    def __init__(self, loop: Loop, tokenizer: Any, *, id: str, revision: str | None = None) -> None:
+        self.loop, self.tokenizer = loop, tokenizer
+        self.encoder = PromptEncoder(tokenizer, id)
+        self.ledger, self.shelf = Ledger(), Shelf(loop.call)
+        self.receiver = Receiver(self.ledger.take)
+        self.epoch = 0
+        self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
+        self.found = self._attach()
+        super().__init__(_describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
+        # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
+        self._lock = contextlib.nullcontext()  # type: ignore[assignment]
+        self.ends = _end_tokens(loop.llm.vllm_config.model_config, tokenizer)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str],
+        *,
+        id: str | None = None,
+        dtype: str = "auto",
+        revision: str | None = None,
+        tokenizer: Any = None,
+        trust_remote_code: bool = False,
+        bank: int = BANK,
+        **options: Any,
+    ) -> VllmEngine:
+        """Start vLLM on a local directory or a hub id. On a CPU `dtype` "auto" computes in float32; `bank` is how many
+        different vectors requests in flight may use; any other option is one of vLLM's own."""
+        if find_spec("vllm") is None:
+            raise MissingDependency.of("vllm", "vllm", "the vllm engine")
+        from transformers import AutoTokenizer
+
+        from trimtab.engines.vllm import extension_points, plugin
+
+        extension_points.check_version()
+        plugin.register()
+        name = os.fspath(model)
+        shared = {"revision": revision, "trust_remote_code": trust_remote_code}
+        if tokenizer is None or isinstance(tokenizer, (str, os.PathLike)):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer or name, **shared)
+        options.setdefault("max_logprobs", -1)
+        options.setdefault("disable_log_stats", True)
+        extra = {**options.pop("additional_config", {}), OPTION: {"bank": bank}}
+        loop = Loop()
+        try:
+            loop.start(
+                {"model": name, "dtype": _dtype(dtype), "additional_config": extra, **shared, **options}
+            )
+            return cls(loop, tokenizer, id=id or name, revision=revision)
+        except BaseException:
+            loop.close()
+            raise
+
+    def _attach(self) -> dict[str, Any]:
+        try:
+            (found, *_) = self.loop.call("trimtab_attach", self.receiver.address)
+        except Exception as error:
+            self.receiver.close()
+            raise Unsupported(
+                "vLLM's worker does not hold trimtab's plugin. Install trimtab in vLLM's environment (pip install "
+                "'trimtab[vllm]'), and name it in VLLM_PLUGINS where that variable is set"
+            ) from error
+        if "refused" in found:
+            self.receiver.close()
+            raise Unsupported(found["refused"])
+        return found
+
+    def new_key(self) -> str:
+        """A name for a request that no other request of any engine has."""
+        return f"trimtab-{self._run}-{next(self._names)}"
+
+    # --- text --------------------------------------------------------------------------------------------------
+
+    def _encode_text(self, text: str) -> Prompt:
+        return self.encoder.text(text)
+
+    def _encode_messages(
+        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
+    ) -> Prompt:
+        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
+
+    def _encode_continuation(self, text: str) -> Sequence[int]:
+        return self.encoder.continuation(text)
+
+    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
+        """Text of tokens; special tokens are left out unless asked for."""
+        return self.encoder.decode(tokens, special)
+
+    # --- checks ------------------------------------------------------------------------------------------------
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        size = self.info.vocab_size or 0
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            bad = next(t for t in tokens if not 0 <= t < size)
+            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
+
+    def _check_room(self, prompt: Prompt) -> None:
+        """vLLM reads a prompt only together with a token that it generates."""
+        self._check_tokens(prompt.tokens)
+        self._check_length(len(prompt), 1)
+
+    def prepare(self, request: Request) -> Request:
+        """As for every engine; tokens outside the vocabulary, and temperatures that vLLM does not take, are refused
+        too."""
+        prepared = super().prepare(request)
+        assert isinstance(prepared.prompt, Prompt)
+        if request.sampling.temperature > HOTTEST:
+            raise Unsupported(
+                f"vLLM samples at temperatures up to {HOTTEST}, not {request.sampling.temperature}"
+            )
+        self._check_tokens(prepared.prompt.tokens)
+        return prepared
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        return generation.generate(self, requests, stream=True)
+
+    def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
+        return generation.generate(self, requests, stream=False)
+
+    def _capture(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
+    ) -> list[dict[Site, np.ndarray]]:
+        for item in items:
+            self._check_room(item.prompt)
+        return generation.capture(self, [(i.prompt, i.positions, i.plan) for i in items], sites, at)
+
+    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
+        for prompt, *_ in items:
+            self._check_room(prompt)
+        return scoring.score(self, items)
+
+    def close(self) -> None:
+        """Shut vLLM down."""
+        self.loop.close()
+        self.receiver.close()
+
+
+def _dtype(name: str) -> str:
+    """vLLM's dtype; "auto" on a CPU is float32, as everywhere in trimtab."""
+    if name != "auto":
+        return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(name, name)
+    from vllm.platforms import current_platform
+
+    return "float32" if current_platform.is_cpu() else "auto"
+
+
+def _describe(
+    config: Any, encoder: PromptEncoder, found: dict[str, Any], id: str, revision: str | None
+) -> ModelInfo:
+    model, text = config.model_config, config.model_config.hf_text_config
+    heads = getattr(text, "num_attention_heads", None)
+    width = model.get_hidden_size()
+    return ModelInfo(
+        id=id,
+        n_layers=text.num_hidden_layers,
+        hidden_size=width,
+        widths={Site(layer): width for layer in range(text.num_hidden_layers)},
+        revision=revision,
+        architecture=found["architecture"],
+        context_length=model.max_model_len,
+        vocab_size=model.get_vocab_size(),
+        n_heads=heads,
+        head_dim=model.get_head_size(),
+        dtype=str(model.dtype).removeprefix("torch."),
+        template_hash=encoder.template_hash,
+    )
+
+
+def _end_tokens(model_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a sequence: the generation config's (one or several), else the tokenizer's."""
+    given = model_config.try_get_generation_config().get("eos_token_id")
+    if given is None:
+        given = getattr(tokenizer, "eos_token_id", None)
+    if given is None:
+        return frozenset()
+    found = frozenset([given] if isinstance(given, int) else [int(t) for t in given])
+    if not found:
+        raise TrimtabError("the model names an empty list of end tokens")
+    return found

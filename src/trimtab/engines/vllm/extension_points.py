@@ -1,0 +1,79 @@
+"""What the engine hangs on in vLLM, looked at before it is used; a vLLM or a setting that does not fit is refused."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from trimtab.errors import Unsupported
+
+#: (module, name, parameters that must be there, what for)
+POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("vllm.v1.worker.gpu_worker", "Worker.load_model", (), "wrap decoder layers"),
+    (
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner._prepare_inputs",
+        ("scheduler_output",),
+        "see a batch",
+    ),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.execute_model", ("scheduler_output",), "harvest"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner._dummy_run", (), "keep warm-ups plain"),
+    (
+        "vllm.v1.core.kv_cache_utils",
+        "generate_block_hash_extra_keys",
+        ("request", "start_token_idx", "end_token_idx"),
+        "key the prefix cache",
+    ),
+    ("vllm.sampling_params", "SamplingParams", ("extra_args", "skip_reading_prefix_cache"), "requests"),
+    ("vllm.forward_context", "set_forward_context", ("skip_compiled",), "probe the residual stream"),
+)
+
+
+def missing() -> list[str]:
+    """What this vLLM lacks, in words."""
+    found = []
+    for module, name, parameters, purpose in POINTS:
+        try:
+            thing: Any = importlib.import_module(module)
+            for part in name.split("."):
+                thing = getattr(thing, part)
+            known = inspect.signature(thing).parameters
+        except (ImportError, AttributeError, ValueError):
+            found.append(f"{module}:{name} (to {purpose})")
+            continue
+        found += [f"{module}:{name}({p}) (to {purpose})" for p in parameters if p not in known]
+    return found
+
+
+def check_version() -> None:
+    """Refuse a vLLM that lacks an extension point."""
+    lacking = missing()
+    if lacking:
+        from vllm import __version__
+
+        raise Unsupported(
+            f"vLLM {__version__} lacks what trimtab hangs on: {'; '.join(lacking)}. Install vllm 0.32"
+        )
+
+
+def check_config(config: Any) -> None:
+    """Refuse modes in which layers see other rows than the batch has, or that have not been proven."""
+    parallel, spec = config.parallel_config, config.speculative_config
+    refused = {
+        "the V2 model runner (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
+        "devices other than the CPU": config.device_config.device_type != "cpu",
+        "pipeline parallelism": parallel.pipeline_parallel_size > 1,
+        "data parallelism": parallel.data_parallel_size > 1,
+        "context parallelism": getattr(parallel, "prefill_context_parallel_size", 1) > 1
+        or getattr(parallel, "decode_context_parallel_size", 1) > 1,
+        "dual-batch overlap": getattr(parallel, "enable_dbo", False),
+        "fast prefill with shared keys and values": config.cache_config.kv_sharing_fast_prefill,
+        "sequence parallelism": getattr(config.compilation_config.pass_config, "enable_sp", False)
+        or getattr(parallel, "use_sequence_parallel_moe", False),
+        "speculative decoding": spec is not None,
+        "transferred keys and values": config.kv_transfer_config is not None,
+    }
+    found = [name for name, on in refused.items() if on]
+    if found:
+        raise Unsupported(f"the vllm engine does not yet run with {', '.join(found)}")

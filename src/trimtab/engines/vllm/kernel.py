@@ -1,0 +1,183 @@
+"""The state of one worker: arrays that were sent ahead, requests that are tracked, and the step that runs.
+
+The runner calls `begin` before every forward pass, `fill` when it knows the batch, `harvest` after it, and `finish` for
+requests that are gone. Every layer calls `visit` through the custom op. A step without tracked requests costs one test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trimtab.directions import content_hash
+from trimtab.engines.vllm.bank import Bank
+from trimtab.engines.vllm.programs import Programs
+from trimtab.engines.vllm.steps import Span, Step, Steps, Tracked
+from trimtab.engines.vllm.ticket import Ticket, ticket_of
+from trimtab.errors import InputError
+from trimtab.resolved import ResolvedPlan
+
+
+@dataclass(frozen=True)
+class Item:
+    """A request in the batch: its rows [start, stop), the absolute position of the first, and its extra arguments."""
+
+    id: str
+    start: int
+    stop: int
+    position: int
+    extra_args: Mapping[str, object] | None
+
+
+#: (key, id, position, count, lost): `count` tokens from `position` on went through every layer, or `lost` says why not.
+Report = tuple[str, str, int, int, str]
+#: (key, id, layer, readout or "", positions): whose rows an array holds.
+Address = tuple[str, str, int, str, tuple[tuple[int, int], ...]]
+
+
+class Kernel:
+    """`layers` are the decoder layers of this worker. `send(reports, [(address, rows)])` passes results on."""
+
+    def __init__(
+        self,
+        layers: Iterable[int],
+        width: int,
+        send: Callable[[list[Report], list[tuple[Address, np.ndarray]]], None],
+        *,
+        capacity: int = 1024,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.layers = frozenset(layers)
+        self.send = send
+        self.arrays: dict[str, np.ndarray] = {}
+        self.readouts: dict[str, dict[int, torch.Tensor]] = {}
+        self.bank = Bank(capacity, width, device)
+        self.programs = Programs(self.bank)
+        self.steps = Steps(self.bank)
+        self.tracked: dict[str, Tracked | None] = {}
+        self.step: Step | None = None
+
+    # --- what is sent ahead ------------------------------------------------------------------------------------
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Hold an array under its content hash."""
+        if content_hash(array) != name:
+            raise InputError(f"array {name} does not have the content its name promises")
+        self.arrays[name] = array
+
+    def put_readout(self, name: str, rows: Mapping[int, np.ndarray]) -> None:
+        """Hold the rows [concepts, width] of a readout at each layer."""
+        self.readouts[name] = {
+            layer: torch.from_numpy(np.array(r, dtype=np.float32)).to(self.bank.rows.device)
+            for layer, r in rows.items()
+        }
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget arrays and readouts; requests under way keep the rows that they hold in the bank."""
+        for name in names:
+            self.arrays.pop(name, None)
+            self.readouts.pop(name, None)
+
+    # --- a step ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Nothing is due: also what a warm-up or a dummy run sees."""
+        self.step = None
+
+    def fill(self, items: Sequence[Item]) -> None:
+        """Prepare the step of a batch."""
+        spans = []
+        for item in items:
+            tracked = self._track(item)
+            if tracked is not None:
+                spans.append(Span(tracked, item.start, item.stop, item.position))
+        self.step = self.steps.build(spans) if spans else None
+
+    def visit(self, layer: int, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
+        """A layer is done."""
+        if self.step is not None:
+            self.step.visit(layer, hidden, residual)
+
+    def harvest(self) -> None:
+        """The forward pass is over: send on what was found, and who was lost."""
+        step, self.step = self.step, None
+        if step is None:
+            return
+        broken = step.broken
+        if not broken and step.passed != self.layers:
+            missed = sorted(self.layers - step.passed)
+            broken = f"layers {missed} were never reached: the compiled model does not hold trimtab's op"
+        reports: list[Report] = [
+            (
+                s.tracked.ticket.key,
+                s.tracked.id,
+                s.position,
+                s.stop - s.start,
+                s.tracked.lost or broken,
+            )
+            for s in step.spans
+        ]
+        self.send(reports, [] if broken else self._results(step))
+
+    def _results(self, step: Step) -> list[tuple[Address, np.ndarray]]:
+        products: dict[int, np.ndarray] = {}
+        found = []
+        for d in step.deliveries:
+            if id(d.grab) not in products:
+                states = d.grab.found
+                assert states is not None, "a layer was passed without being looked at"
+                if d.readout is not None:
+                    states = states @ d.span.tracked.readout[d.layer].T
+                products[id(d.grab)] = states.cpu().numpy()
+            count = sum(b - a for a, b in d.positions)
+            address = (d.span.tracked.ticket.key, d.span.tracked.id, d.layer, d.readout or "", d.positions)
+            found.append((address, products[id(d.grab)][d.first : d.first + count]))
+        return found
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def _track(self, item: Item) -> Tracked | None:
+        if item.id not in self.tracked:
+            self.tracked[item.id] = self._admit(item)
+        return self.tracked[item.id]
+
+    def _admit(self, item: Item) -> Tracked | None:
+        try:
+            ticket = ticket_of(item.extra_args)
+        except InputError as error:
+            return Tracked(item.id, Ticket(""), lost=str(error))
+        if ticket is None:
+            return None
+        try:
+            if ticket.readout is not None and ticket.readout not in self.readouts:
+                raise InputError(f"the worker does not hold the readout {ticket.readout}")
+            plan = ResolvedPlan() if ticket.plan is None else ResolvedPlan.from_json(ticket.plan, self.arrays)
+            strange = {s.layer for s in plan.sites if s.stream != "resid_post"}
+            if strange:
+                raise InputError(f"only resid_post can be steered, but a plan acts elsewhere at {strange}")
+            stretches = self.programs.acquire(plan)
+        except InputError as error:
+            return Tracked(item.id, ticket, lost=str(error))
+        self.steps.forget()
+        return Tracked(item.id, ticket, stretches, self.readouts.get(ticket.readout or "", {}))
+
+    def finish(self, ids: Iterable[str]) -> None:
+        """Requests are gone; their programs are freed."""
+        for id in ids:
+            tracked = self.tracked.pop(id, None)
+            if tracked is not None and tracked.stretches:
+                self.programs.release(tracked.stretches)
+                self.steps.forget()
+
+    def counts(self) -> dict[str, int]:
+        """What is held, for tests and for whoever watches memory."""
+        return {
+            "requests": len(self.tracked),
+            "programs": len(self.programs),
+            "bank": len(self.bank),
+            "arrays": len(self.arrays),
+            "readouts": len(self.readouts),
+        }

@@ -1,0 +1,121 @@
+"""The decoder layers of a loaded model, and how they hand on the residual stream; found by structure and by a probe.
+
+Most of vLLM's layers return `(hidden, residual)` whose sum is the state, because the next norm adds them up in one
+kernel. Others return the finished state, alone or in a pair of the same shape. Which it is decides what an edit reads,
+so it is measured: a few tokens go through the model, and what the module after the last layer is given tells.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.engines.vllm import op
+from trimtab.errors import Unsupported
+
+
+def find_layers(model: nn.Module, count: int) -> tuple[str, list[nn.Module]]:
+    """(name, layers): the outermost list of `count` modules."""
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not found:
+        raise Unsupported(f"{type(model).__name__} has no list of its {count} decoder layers")
+    name, layers = min(found, key=lambda item: item[0].count("."))
+    return name, list(layers)
+
+
+def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object], width: int) -> bool:
+    """Whether the state after a layer is the sum of the two tensors it returns. `run` forwards a few tokens, eager."""
+    given: list[torch.Tensor] = []
+    output: list[torch.Tensor] = []
+    taker: list[nn.Module] = []
+    inside = {id(m) for layer in layers for m in layer.modules()}
+
+    def after_last(module: nn.Module, args: Any, result: Any) -> None:
+        parts = result if isinstance(result, tuple) else (result,)
+        output.extend(p.detach().clone() for p in parts if torch.is_tensor(p))
+
+    def before_any(module: nn.Module, args: Any, kwargs: Any) -> None:
+        states = [x for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.shape[-1:] == (width,)]
+        if output and not given and states:
+            taker.append(module)
+            given.extend(x.detach().clone() for x in states)
+
+    handles = [layers[-1].register_forward_hook(after_last)]
+    handles += [
+        m.register_forward_pre_hook(before_any, with_kwargs=True)
+        for m in model.modules()
+        if id(m) not in inside
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return decide(output, given, taker[0] if taker else None, type(layers[-1]).__name__)
+
+
+def decide(
+    output: list[torch.Tensor], given: list[torch.Tensor], taker: Callable[..., Any] | None, name: str
+) -> bool:
+    """True for a split stream, False for a finished one, from what the last layer gave and what `taker` made of it.
+
+    A norm that is given two tensors may add them up, or carry the second along unused: only its result tells.
+    """
+    if not output or not given or taker is None:
+        raise Unsupported(f"cannot tell what {name} returns: no module takes the state of the last layer")
+    if len(output) == 1:
+        return False
+    whole, both = output[0], output[0] + output[1]
+    if not (torch.isfinite(whole).all() and torch.isfinite(both).all()):
+        raise Unsupported(
+            f"cannot tell what {name} returns: its state is not finite in a probe of four tokens"
+        )
+    if len(given) == 1:
+        near = [_near(given[0], x) for x in (whole, both)]
+    else:
+        with torch.inference_mode():  # clones: a fused norm writes into what it is given
+            made = _first(taker(given[0].clone(), given[1].clone()))
+            near = [_near(made, _first(taker(x.clone()))) for x in (whole, both)]
+    if near[0] == near[1]:
+        raise Unsupported(
+            f"cannot tell which of the tensors that {name} returns is the state; it is not steered"
+        )
+    return near[1]
+
+
+def _first(result: Any) -> torch.Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3 * float(b.float().abs().max())))
+
+
+def attach(layers: list[nn.Module], index: int, split: bool) -> None:
+    """Make every layer call the op of kernel `index`; each class is wrapped once."""
+    for number, layer in enumerate(layers):
+        kind = type(layer)
+        if not hasattr(kind, "trimtab_on"):
+            kind.trimtab_on = False  # type: ignore[attr-defined]
+            kind.forward = _calling(kind.forward)
+        place = next(layer.parameters()).device
+        # A buffer, like a weight: the compiler takes it as an input, and not as a constant of this layer's graph.
+        layer.register_buffer("trimtab_address", op.address(index, number).to(place), persistent=False)
+        layer.trimtab_split, layer.trimtab_on = split, True  # type: ignore[assignment]
+
+
+def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if self.trimtab_on:
+            pair = isinstance(result, tuple)
+            residual = result[1] if pair and self.trimtab_split else None
+            torch.ops.trimtab.steer_(result[0] if pair else result, residual, self.trimtab_address)
+        return result
+
+    return forward

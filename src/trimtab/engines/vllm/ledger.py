@@ -1,0 +1,109 @@
+"""What has come back from the worker, request by request: which positions went through, captured rows, readings.
+
+A request is whole when every position that was computed for it is reported. One that is not, or that the worker calls
+lost, raises `SteeringLost`: its output is never given out as if it had been steered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trimtab.engines.vllm.kernel import Address, Report
+from trimtab.errors import SteeringLost
+
+#: Seconds that a result may lag behind the token that it belongs to.
+PATIENCE = 60.0
+
+
+class Record:
+    """One request's results; `total` is the most positions that it can reach."""
+
+    def __init__(self, key: str, total: int) -> None:
+        self.key = key
+        self.passed = np.zeros(total, dtype=bool)
+        self.lost = ""
+        self.captured: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.read: dict[int, dict[int, np.ndarray]] = {}
+
+    def rows(self, layer: int, positions: np.ndarray) -> np.ndarray:
+        """The captured states [n, width] at `positions`. What was computed again, after a preemption, replaces the
+        first."""
+        parts = self.captured.get(layer, [])
+        width = parts[0][1].shape[1] if parts else 0
+        place = np.full(len(self.passed), -1)
+        place[positions] = np.arange(len(positions))
+        out, filled = np.empty((len(positions), width), np.float32), np.zeros(len(positions), dtype=bool)
+        for where, states in parts:
+            to = place[where]
+            out[to[to >= 0]] = states[to >= 0]
+            filled[to[to >= 0]] = True
+        if not filled.all():
+            raise SteeringLost(
+                f"{(~filled).sum()} of {len(filled)} captured states of layer {layer} never arrived"
+            )
+        return out
+
+    def reading(self, layers: Sequence[int], position: int) -> list[np.ndarray] | None:
+        """The products [concepts] with the readout's rows at each layer; None until they are there."""
+        found = [self.read.get(layer, {}).get(position) for layer in layers]
+        return None if any(f is None for f in found) else found  # type: ignore[return-value]
+
+
+class Ledger:
+    """Records of the requests in flight; `take` is called by the receiver's thread, `wait` by anybody."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._news = threading.Condition()
+
+    def open(self, key: str, total: int) -> Record:
+        """Expect results for `key`."""
+        record = Record(key, total)
+        with self._news:
+            self._records[key] = record
+        return record
+
+    def close(self, key: str) -> None:
+        """Expect nothing more; what still comes is dropped."""
+        with self._news:
+            self._records.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
+        """One step of the worker."""
+        with self._news:
+            for (key, _, layer, readout, positions), rows in results:
+                record = self._records.get(key)
+                if record is None:
+                    continue
+                where = np.concatenate([np.arange(a, b) for a, b in positions])
+                if readout:
+                    record.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
+                else:
+                    record.captured.setdefault(layer, []).append((where, rows))
+            for key, _, position, count, lost in reports:
+                record = self._records.get(key)
+                if record is not None:
+                    record.passed[position : position + count] = True
+                    record.lost = record.lost or lost
+            self._news.notify_all()
+
+    def wait(self, record: Record, ready: Callable[[], bool], what: str) -> None:
+        """Until `ready()`, which is asked again at every step; raises when the request is lost or nothing comes."""
+        deadline = time.monotonic() + PATIENCE
+        with self._news:
+            while not record.lost and not ready():
+                if not self._news.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise SteeringLost(f"{what} did not arrive in {PATIENCE:.0f} s; the output is withheld")
+            if record.lost:
+                raise SteeringLost(f"the request was not steered as asked, and is withheld: {record.lost}")
+
+    def whole(self, record: Record, start: int, end: int) -> None:
+        """Wait until every position in [start, end) is known to have gone through every layer."""
+        self.wait(record, lambda: bool(record.passed[start:end].all()), "the receipt of a request")

@@ -1,0 +1,29 @@
+"""The entry point `vllm.general_plugins`: vLLM calls `register` in every process it starts, also if nobody steers.
+
+Nothing changes for requests without a plan. It may be called more than once, also in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger("vllm.trimtab")
+
+
+def register() -> None:
+    """Hang the engine into this process of vLLM; a vLLM that does not fit is left alone, and that is logged."""
+    from trimtab.engines.vllm import extension_points
+    from trimtab.errors import Unsupported
+
+    try:
+        extension_points.check_version()
+    except Unsupported as error:
+        log.warning("trimtab: %s", error)
+        return
+
+    from vllm.v1.worker.gpu_worker import Worker
+
+    from trimtab.engines.vllm import cache_keys, worker
+
+    cache_keys.install()
+    worker.patch(Worker)

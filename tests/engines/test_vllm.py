@@ -1,0 +1,349 @@
+"""What only the vLLM engine has: a prefix cache, chunks, preemption, aborts, and requests that batch across threads.
+
+Everything is teacher-forced: the distribution over the whole vocabulary at each of vLLM's own tokens is compared with
+one full forward pass of Transformers under the same plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+
+import trimtab
+from engines.checkpoints import save_tiny_llama
+from engines.oracles import HookOracle, Trace
+from engines.registry import place
+from engines.subjects import TOLERANCES, Subject
+from trimtab.directions import ConceptVectors
+from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
+from trimtab.engines.vllm.generation import Batch, Order
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
+from trimtab.errors import InputError, SteeringLost, Unsupported
+from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
+from trimtab.prompts import Prompt, resolve_positions
+from trimtab.readouts import Readout
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import Site
+
+pytestmark = pytest.mark.engine
+
+BLOCK, NEW, LENGTH = 32, 12, 150
+#: Nats, of natural log-probabilities in float32.
+EXACT = 1e-5
+WORST: list[float] = []
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    """One engine for the file: eager, chunks of 96 tokens, and so few blocks that a full batch preempts."""
+    from transformers import AutoModelForCausalLM
+
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    path = save_tiny_llama(tmp_path_factory.mktemp("vllm") / "llama", context=512)
+    # In float64, so that the whole difference is vLLM's.
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float64", attn_implementation="eager").eval()
+    engine = trimtab.load_engine(
+        path, "vllm", enforce_eager=True, block_size=BLOCK, max_num_seqs=16, max_num_batched_tokens=96,
+        num_gpu_blocks_override=128, disable_log_stats=False,
+    )  # fmt: skip
+    TOLERANCES.setdefault("vllm-exact", TOLERANCES["vllm-eager"])
+    yield Subject("vllm-exact", engine, HookOracle(model), hottest=2.0)
+    del TOLERANCES["vllm-exact"]
+    engine.close()
+    print("WORST", max(WORST), len(WORST))
+
+
+@dataclass
+class Case:
+    """A request, and what vLLM made of it: its tokens, the table [NEW, V] of log-probabilities, what was cached."""
+
+    name: str
+    prompt: Prompt
+    plan: ResolvedPlan
+    tokens: tuple[int, ...] = ()
+    table: np.ndarray | None = None
+    cached: int = 0
+    states: dict[Site, np.ndarray] | None = None
+    readings: np.ndarray | None = None
+
+
+def base(seed: int = 0) -> tuple[int, ...]:
+    return tuple(int(t) for t in np.random.default_rng(seed).integers(3, 99, LENGTH))
+
+
+def mixed(s: Subject) -> dict[str, Any]:
+    """Plans of every kind, from the first token on unless the name says otherwise."""
+    first, middle, last = Site(0), Site(1), Site(s.last)
+    a = 0.5 * s.size(middle)
+    every = place(s, Add(amount=0.3 * s.size(first)), first)
+    for site in (middle, Site(2), last):
+        every = every | place(s, Add(amount=0.3 * s.size(site)), site)
+    gate = Gate(s.direction(first, 1), above=0.0, layer=0)
+    table = 0.2 * a * np.random.default_rng(1).standard_normal((60, s.engine.info.hidden_size))
+    return {
+        "plain": None,
+        "add": place(s, Add(amount=a), middle),
+        "add everywhere": every,
+        "ablate": place(s, Ablate(), first) | place(s, Ablate(), last),
+        "cap": place(s, Cap(low=-0.1 * a, high=0.1 * a), Site(2)),
+        "stack": place(s, Add(amount=a), middle) | place(s, Ablate(), middle, 1) | place(s, Pin(a), middle, 2),
+        "gated": place(s, Add(amount=2 * a), last, gate=gate),
+        "relative": place(s, Add(amount=0.4), middle, relative=True, renormalise=True),
+        "deltas": place(s, Deltas(table, start=100), middle),
+        "generated": place(s, Add(amount=-a), first, positions="generated"),
+        "prompt": place(s, Add(amount=a), middle, positions="prompt"),
+        "from 40": place(s, Add(amount=a), first, positions={"ranges": [[40, 90]]}),
+    }  # fmt: skip
+
+
+def cases(s: Subject, tokens: tuple[int, ...], names: list[str] | None = None) -> list[Case]:
+    prompt, plans = Prompt(tokens), mixed(s)
+    return [Case(n, prompt, s.engine.resolve(plans[n], prompt)) for n in names or plans]
+
+
+def run(
+    s: Subject, batch: list[Case], capture: tuple[Site, ...] = (), new: int = NEW, **kinds: Any
+) -> list[Case]:
+    """The requests in one batch, with the whole distribution at every token."""
+    params = {"max_tokens": new, "temperature": 0.0, "ignore_eos": True, "logprobs": -1}
+    orders = [
+        Order(c.prompt.tokens, c.plan, dict(params), capture, ((0, None),) if capture else (), **kinds)
+        for c in batch
+    ]
+    engine: Any = s.engine
+    going = Batch(engine, orders)
+    try:
+        for i, output in going:
+            if output.finished:
+                done, c = output.outputs[0], batch[i]
+                c.tokens, c.cached = tuple(done.token_ids), output.num_cached_tokens or 0
+                c.table = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
+                end = len(c.prompt) + new - 1
+                going.whole(i, c.cached, end)
+                c.states = {site: going.rows(i, site, np.arange(end)) for site in capture}
+    finally:
+        going.close()
+    return batch
+
+
+def check(s: Subject, case: Case, exact: float = EXACT) -> None:
+    """The case is what Transformers makes of it."""
+    assert case.table is not None
+    whole = case.prompt.tokens + case.tokens[:-1]
+    want = s.oracle.run(whole, case.plan)
+    at = np.arange(len(case.prompt) - 1, len(whole))
+    error = np.abs(case.table - want.logprobs[at]).max()
+    WORST.append(float(error))
+    assert error <= exact, f"{case.name}: off by {error:.2g} nats ({case.cached} tokens cached)"
+    assert case.tokens == tuple(want.logprobs[at].argmax(1)), case.name
+    for site, states in (case.states or {}).items():
+        s.same_states(states, want.state(site, "after"), site, case.name)
+    if case.plan.effective:
+        plain = s.oracle.run(whole, ResolvedPlan()).logprobs[at]
+        assert np.abs(plain - want.logprobs[at]).max() > 1e-2, f"{case.name} is too weak to tell anything"
+
+
+def test_three_rounds_of_a_mixed_batch_with_the_prefix_cache(subject):
+    """Cold; prompts that share prefixes of different length; reversed. Captures and readings ride along."""
+    tokens = base()
+    capture = (Site(0), Site(subject.last))
+    for turn in range(3):
+        shared = tokens if turn != 1 else tokens[: LENGTH - 13]
+        batch = cases(subject, shared)[:: -1 if turn == 2 else 1]
+        observed = [c for i, c in enumerate(batch) if i % 3 == 2]
+        threads = [
+            threading.Thread(target=run, args=(subject, [c for c in batch if c not in observed])),
+            threading.Thread(target=run, args=(subject, observed, capture)),
+        ]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        for case in batch:
+            check(subject, case)
+        print("WORST round", turn, max(WORST))
+        if turn:
+            # A plan on "prompt" ends with it, so on a shorter prompt it is another plan.
+            again = [c for c in batch if c not in observed and not (turn == 1 and c.name == "prompt")]
+            assert all(c.cached == 4 * BLOCK for c in again), [(c.name, c.cached) for c in again]
+        assert all(c.cached == 0 for c in observed)
+
+
+def test_the_cache_is_shared_up_to_the_first_steered_block(subject):
+    """Plain blocks are never read by a request that steers them, and are read by one that steers later."""
+    tokens = base(1)
+    (plain,) = run(subject, cases(subject, tokens, ["plain"]))
+    found = {}
+    for name in ("add", "generated", "from 40", "plain", "add"):
+        (found[name],) = run(subject, cases(subject, tokens, [name]))
+        check(subject, found[name])
+        if name == "add" and len(found) == 1:
+            assert found[name].cached == 0
+    whole = (LENGTH - 1) // BLOCK * BLOCK
+    assert plain.cached == 0
+    assert found["generated"].cached == found["plain"].cached == whole
+    assert found["from 40"].cached == BLOCK  # the block of token 40 is the second
+    assert found["add"].cached == whole  # its own, from the first time
+    stronger = cases(subject, tokens, ["add"])[0]
+    p = stronger.plan.placements[0]
+    other = replace(p, coefficients=p.coefficients.scaled(1.5))
+    stronger = replace(stronger, plan=ResolvedPlan((other,), stronger.plan.vectors))
+    check(subject, run(subject, [stronger])[0])
+    assert stronger.cached == 0
+
+
+def preemptions() -> float:
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    return sum(m.value for m in get_metrics_snapshot() if m.name == "vllm:num_preemptions")  # type: ignore[attr-defined]
+
+
+def test_preemption_changes_nothing(subject):
+    """More requests than blocks: some are thrown out and begin again, with their captures."""
+    before = preemptions()
+    kinds = cases(subject, base(2))
+    batch = [replace(c, prompt=Prompt(base(10 + i))) for i, c in enumerate([*kinds, *kinds[1:5]])]
+    batch = [replace(c, plan=subject.engine.resolve(mixed(subject)[c.name], c.prompt)) for c in batch]
+    run(subject, batch, (Site(1), Site(subject.last)), new=150)
+    assert preemptions() > before, "nothing was preempted; the test shows nothing"
+    for case in batch:
+        check(subject, case, 3 * EXACT)  # 300 tokens of float32, through weights that amplify
+
+
+def test_samples_of_one_request_and_ids_that_begin_alike(subject):
+    """vLLM's own n > 1, sent straight to it, and a plain request whose id is the beginning of a steered one's."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    engine: Any = subject.engine
+    (case,) = cases(subject, base(3), ["add everywhere"])
+    held = engine.shelf.hold(case.plan.vectors)
+    ticket = Ticket("mine", engine.epoch, plan_json(case.plan), case.plan.first_position())
+    record = engine.ledger.open("mine", LENGTH + NEW)
+    shared: dict[str, Any] = {"max_tokens": NEW, "ignore_eos": True, "logprobs": -1, "temperature": 1.0}
+    shared["output_kind"] = RequestOutputKind.FINAL_ONLY
+    steered = SamplingParams(**shared, n=3, seed=5, extra_args={KEY: ticket.to_text()})
+    plain = SamplingParams(**shared, seed=5)
+
+    async def one(params: Any, id: str) -> Any:
+        last = None
+        async for output in engine.loop.llm.generate(
+            {"prompt_token_ids": list(case.prompt.tokens)}, params, id
+        ):
+            last = output
+        return last
+
+    async def both() -> Any:
+        return await asyncio.gather(one(steered, "run"), one(plain, "run-1"), one(plain, "ru"))
+
+    outputs = engine.loop.submit(both()).result(timeout=120)
+    engine.ledger.whole(record, 0, LENGTH)
+    engine.ledger.close("mine")
+    engine.shelf.release(held)
+    assert len(outputs[0].outputs) == 3 and len({tuple(o.token_ids) for o in outputs[0].outputs}) == 3
+    for output, plan in zip(outputs, (case.plan, ResolvedPlan(), ResolvedPlan()), strict=True):
+        for done in output.outputs:
+            whole = case.prompt.tokens + tuple(done.token_ids)[:-1]
+            want = subject.oracle.run(whole, plan).logprobs[LENGTH - 1 :]
+            got = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
+            assert np.abs(got - want).max() <= EXACT
+
+
+def settled(engine: Any) -> dict[str, int]:
+    """What the worker holds once what was aborted is gone; the next step tells it, so there must be one."""
+    for _ in range(50):
+        engine.generate(Request(Prompt(base(4)[:5]), None, Sampling(max_tokens=1)))
+        counts = engine.loop.call("trimtab_counts")[0]
+        if counts["programs"] == 0 and len(engine.ledger) == 0:
+            break
+        time.sleep(0.05)
+    return counts
+
+
+def test_aborted_requests_leave_nothing(subject):
+    engine: Any = subject.engine
+    plan, prompt = mixed(subject)["stack"], Prompt(base(5))
+    spec = CaptureSpec((Site(1),))
+    for _ in range(3):
+        stream = engine.stream([Request(prompt, plan, Sampling(max_tokens=200, ignore_eos=True), spec)] * 4)
+        next(stream)
+        stream.close()
+    counts = settled(engine)
+    assert (counts["programs"], counts["bank"], len(engine.ledger)) == (0, 0, 0)
+    (case,) = run(subject, cases(subject, base(5), ["stack"]))
+    check(subject, case)
+
+
+def test_threads_batch_together(subject):
+    """Concurrent calls with different plans, captures and readings, each compared with its own solo run."""
+    engine: Any = subject.engine
+    vectors = ConceptVectors.from_directions([subject.direction(Site(1), 5)])
+    plans = list(mixed(subject).values())
+    requests = [
+        Request(
+            Prompt(base(20 + i)[: 40 + 5 * i]),
+            plans[i % len(plans)],
+            Sampling(max_tokens=8, temperature=float(i % 2), seed=i, ignore_eos=True),
+            CaptureSpec((Site(i % 4),), "generated") if i % 3 == 0 else None,
+            Readout.from_vectors(vectors) if i % 4 == 0 else None,
+        )
+        for i in range(20)
+    ]
+
+    async def together() -> Any:
+        return await asyncio.gather(*(engine.agenerate(r) for r in requests))
+
+    for r, (got,) in zip(requests, asyncio.run(together()), strict=True):
+        sample, resolved = got.samples[0], engine.resolve(r.plan, r.prompt)
+        want: Trace = subject.oracle.run(r.prompt.tokens + sample.tokens[:-1], resolved)
+        at = np.arange(len(r.prompt) - 1, len(r.prompt) - 1 + len(sample.tokens))
+        assert np.abs(sample.logprobs - want.logprobs[at, list(sample.tokens)]).max() <= EXACT
+        if r.capture is not None:
+            (site,) = r.capture.sites
+            subject.same_states(sample.capture[site], want.state(site, "after")[len(r.prompt) :], site)
+        if r.readout is not None:
+            truth = r.readout.apply(Site(1), want.state(Site(1), "after")[at])
+            subject.same_states(sample.readings.values[:, 0], truth, Site(1))
+    assert settled(engine)["programs"] == 0
+
+
+def test_a_lost_request_is_withheld_and_the_next_one_is_right(subject):
+    """The worker lost the arrays: the output is not given out, and neither are the keys and values that it wrote."""
+    engine: Any = subject.engine
+    plan, prompt = mixed(subject)["ablate"], Prompt(base(6))
+    request = Request(prompt, plan, Sampling(max_tokens=4, ignore_eos=True))
+    names = engine.shelf.hold(engine.resolve(plan, prompt).vectors)
+    engine.shelf.release(names)
+    engine.loop.call("trimtab_drop", list(names))
+    with pytest.raises(SteeringLost, match="does not carry"):
+        engine.generate(request)
+    (case,) = run(subject, cases(subject, base(6), ["ablate"]))
+    check(subject, case)
+    assert case.cached == 0
+
+
+def test_scores_of_a_long_prompt_in_chunks(subject):
+    (case,) = cases(subject, base(7), ["from 40"])
+    got = subject.engine.score(ScoreRequest(case.prompt, None, case.plan, "all"))[0]
+    want = subject.oracle.run(case.prompt.tokens, case.plan).logprobs
+    assert got.distribution is not None and np.abs(got.distribution - want).max() <= EXACT
+
+
+def test_what_vllm_cannot_do_is_refused_before_running(subject):
+    engine, prompt = subject.engine, Prompt(base(8))
+    with pytest.raises(Unsupported, match="temperature"):
+        engine.generate(Request(prompt, None, Sampling(temperature=3.0)))
+    with pytest.raises(InputError, match="vocabulary"):
+        engine.generate(Request(Prompt((5, 99)), None, Sampling(max_tokens=1)))
+    with pytest.raises(InputError, match="context"):
+        engine.capture(Prompt((5,) * 512), [Site(0)])
+    assert resolve_positions("all", prompt) == ((0, None),)
