@@ -1,6 +1,7 @@
-"""Write the model card from measured numbers: ``python -m embedded.card`` reads ``embedded/results/seed-*.json``.
+"""Write the model card from measured numbers: ``python -m embedded.card`` reads ``embedded/results/``.
 
-Seed 0 is the one that ships; the others say how much the numbers vary.
+``shipped.json`` are the numbers of the weights in the package; ``seed-*.json`` those of runs from start to end, which
+say how much they vary.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from embedded.export import PACKAGE, place
 
 RESULTS = Path(__file__).parent / "results"
-SHIPPED = "seed-0.json"
+SHIPPED = "shipped.json"
 
 HEAD = """---
 license: apache-2.0
@@ -79,15 +80,15 @@ def honesty_table(honesty: dict) -> str:
     return "\n".join(lines)
 
 
-def seed_row(result: dict) -> str:
-    """One training seed in one line."""
+def seed_row(name: str, result: dict) -> str:
+    """One trained model in one line."""
     emotions, honesty = result["emotions"], result["honesty"]
     rows = emotions["by_emotion"].values()
     best = [row["best"]["p"] for row in rows]
     noise = max(row["random_q95"] or 0.0 for row in rows)
     layer, learned = min(honesty["trained"].items(), key=lambda item: item[1]["-1.0"]["accuracy"])
     cells = [
-        str(result["training"]["seed"]),
+        name,
         f"{result['held_out']['loss']:.3f}",
         f"{100 * result['neutral_share']:.0f} %",
         f"{emotions['unsteered_coherence']:.3f}",
@@ -105,17 +106,21 @@ def seeds_section(results: list[dict]) -> str:
     if len(results) < 2:
         return "Other seeds were not trained: how much the numbers vary between seeds is not known."
     heads = (
-        "seed", "held-out loss", "neutral", "coherence", "steered, best coherent dose (least to most)", "random 95 %",
+        "run", "held-out loss", "neutral", "coherence", "steered, best coherent dose (least to most)", "random 95 %",
         "minus persona", "honesty: default, liar persona", "learned vector: +1, -1",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --- |" * (len(heads) - 1)]
     return "\n".join(
         [
-            f"{len(results)} models were trained with the same command and another seed (weights, noise); the text",
-            "is the same. Posteriors are means over the five emotions, honesty is accuracy on held-out dilemmas:",
+            "The same command from start to end, with two seeds (weights, noise) and on one thread; the text is the",
+            "same. Posteriors are means over the five emotions, honesty is accuracy on held-out dilemmas, which varies",
+            "most between runs.",
             "",
             *lines,
-            *map(seed_row, results),
+            *(
+                seed_row("shipped" if i == 0 else f"seed {r['training']['seed']}", r)
+                for i, r in enumerate(results)
+            ),
         ]
     )
 
@@ -135,8 +140,8 @@ def card(results: list[dict], megabytes: float) -> str:
 
 The shipped model is seed {training["seed"]}: 4096 tokens a step, in four stages, {stages[0]} steps on the broad
 mix, {stages[1]} on a mix that is mostly about feelings and honesty, {stages[2]} and {stages[3]} on mixes that
-restore the neutral default.
-It came from the command in `embedded/README.md`, run once from start to end.
+restore the neutral default. Its training stopped between the stages, on two threads, while the later stages were
+written; runs of the finished command from start to end stand below it.
 
 - Held-out loss: {result["held_out"]["loss"]:.3f} nats per token ({kinds}).
 - Held-out sentences never seen in the training text once names, pronouns, numbers, dates and topic nouns are
@@ -145,7 +150,7 @@ It came from the command in `embedded/README.md`, run once from start to end.
 - Coherence of unsteered samples (1 - share of word trigrams absent from 100,000 reference documents):
   {emotions["unsteered_coherence"]:.3f}.
 
-### Seeds
+### Other runs
 
 {seeds_section(results)}
 
