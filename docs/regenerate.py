@@ -1,7 +1,7 @@
 """Regenerate what the docs show of the program: `make docs`.
 
 A block that starts with `<!-- command: trimtab --help -->` and ends with `<!-- end -->` holds what that
-command prints; one that starts with `<!-- table: methods -->` holds the registry of extraction methods.
+command prints; `<!-- table: methods -->` and `<!-- table: layouts -->` hold the registries.
 `--check` changes nothing and exits 1 when a block is out of date.
 """
 
@@ -42,9 +42,23 @@ def _output(command: str) -> str:
 
 
 def _table(name: str) -> str:
+    if name not in TABLES:
+        raise SystemExit(f"there is no table {name!r}; there are: {', '.join(TABLES)}")
+    return TABLES[name]()
+
+
+def _layouts() -> str:
+    """Every corpus layout: what the table of layouts and its module say of it."""
+    from trimtab.data.layouts import LAYOUTS, module_of
+
+    return "\n\n".join(
+        f"## `{name}`\n\n{what[0].upper()}{what[1:]}.\n\n```text\n{inspect.getdoc(module_of(name))}\n```"
+        for name, (_, what) in LAYOUTS.items()
+    )
+
+
+def _methods() -> str:
     """Every extraction method: what the registry, its class and its module say of it."""
-    if name != "methods":
-        raise SystemExit(f"there is no table {name!r}; there is: methods")
     from trimtab.extraction import METHODS, method_class
     from trimtab.extraction.names import aliases_of, resolve
 
@@ -73,6 +87,9 @@ def _alias(name: str, knobs: dict[str, object]) -> str:
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else repr(value).lower()
+
+
+TABLES = {"layouts": _layouts, "methods": _methods}
 
 
 def main() -> int:
