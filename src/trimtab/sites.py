@@ -78,6 +78,32 @@ class Site:
         return self.key
 
 
+#: Of every stream the projections of its own block that write to it and that read from it.
+_WRITERS = {
+    **{p: (p,) for p in PROJECTIONS},
+    "attn_out": ("o",),
+    "mlp_out": ("down",),
+    "resid_post": ("o", "down"),
+}
+_READERS = {"head_out": ("o",), "mlp_act": ("down",), "resid_pre": ("q", "k", "v", "gate", "up")}
+
+
+def writers(site: Site) -> tuple[Site, ...]:
+    """Projections, as their output sites, that write to a site: the site itself where it is one; of the residual
+    stream those of the block just before it. They need not exist in a model.
+    """
+    if site.stream == "resid_pre":
+        return writers(Site(site.layer - 1)) if site.layer else ()
+    return tuple(Site(site.layer, p) for p in _WRITERS.get(site.stream, ()))
+
+
+def readers(site: Site) -> tuple[Site, ...]:
+    """Projections, as their output sites, that read from a site; of the residual stream those of the next block."""
+    if site.stream == "resid_post":
+        return readers(Site(site.layer + 1, "resid_pre"))
+    return tuple(Site(site.layer, p) for p in _READERS.get(site.stream, ()))
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What a plan or a file must know of a model: its size, its sites and its name.

@@ -20,6 +20,7 @@ SUITED = {
     "ridge": {"ridge_relative": 10.0},
     "logistic_l1": {"row": "pattern"},
     "role_difference": {"min_count": 20},
+    "subspace": {"k": 1},
 }
 PAIRED = [m for m in ALL if method_class(m).paired]
 READOUTS = [m for m in ALL if getattr(method_class(m), "row", None) == "weights"]
@@ -68,6 +69,15 @@ def evidence_for(method, positive, negative, paired=True, needs=None):
             "positive": np.full(len(positive), -2.0),
             "negative": np.full(len(negative), -2.0),
         }
+    sides = {"positive": np.asarray(positive), "negative": np.asarray(negative)}
+    if "tokens" in wanted:  # texts whose mean is the row; the positives' tokens hold the shift
+        shift = sides["positive"].mean(0) - sides["negative"].mean(0)
+        more["tokens"] = {
+            "positive": tuple(np.stack([x + shift, x - shift]) for x in sides["positive"]),
+            "negative": tuple(x[None] for x in sides["negative"]),
+        }
+    if "weights" in wanted:
+        more["weights"] = {"layer_3.down": np.random.default_rng(8).standard_normal((found.width, 40))}
     return judged(dataclasses.replace(found, **more))
 
 
@@ -105,7 +115,7 @@ def test_a_planted_direction_is_recovered_with_its_sign(name):
     assert (found.name, found.site) == ("happy", SITE)
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", [m for m in LEARNED if method_class(m).odd])
 def test_swapped_sides_flip_it(name):
     _, positive, negative = world()
     there, back = fit(name, positive, negative), fit(name, negative, positive)

@@ -1,4 +1,5 @@
-"""What streaming states cannot give: gradients of an objective at the read tokens, and log-probabilities of texts."""
+"""What streaming states cannot give: gradients of an objective at the read tokens, log-probabilities of texts, and the
+weights around a site."""
 
 from __future__ import annotations
 
@@ -9,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trimtab.activations import pool_positions
+from trimtab.directions import frozen
 from trimtab.errors import InputError, Unsupported
 from trimtab.evidence import NEGATIVE, POSITIVE, Evidence
 from trimtab.objectives import Separation
 from trimtab.prompts import Prompt
-from trimtab.sites import Site, resolve_layer
+from trimtab.sites import ModelInfo, Site, readers, resolve_layer, writers
 
 if TYPE_CHECKING:
     from trimtab.engines.base import Engine
     from trimtab.engines.collect import Comparison
 
-HERE = frozenset({"gradients", "logprobs"})
+HERE = frozenset({"gradients", "logprobs", "weights"})
 
 
 def check(
@@ -34,6 +36,9 @@ def check(
 
     if needs - HERE:
         raise Unsupported(f"the {engine.name} engine does not collect {sorted(needs - HERE)} yet")
+    if "weights" in needs:
+        for near in (n for site in sites for n in touching(engine.info, site)):
+            engine.weight(near)
     if "gradients" not in needs:
         return
     if type(engine)._gradients is Base._gradients:
@@ -63,7 +68,7 @@ def add(
     objective: Separation | None,
 ) -> list[dict[Site, Evidence]]:
     """The evidence with what `needs` asks for beside the streamed statistics."""
-    out = []
+    out, matrices = [], dict[Site, dict[str, np.ndarray]]()
     for comparison, sites in zip(comparisons, found, strict=True):
         more: dict[Site, dict[str, Any]] = {s: {"needs": e.needs | needs} for s, e in sites.items()}
         if "logprobs" in needs:
@@ -73,6 +78,11 @@ def add(
             }
             for fields in more.values():
                 fields["logprobs"] = logprobs
+        if "weights" in needs:
+            for site, fields in more.items():
+                if site not in matrices:
+                    matrices[site] = {n.key: frozen(engine.weight(n)) for n in touching(engine.info, site)}
+                fields["weights"] = matrices[site]
         if "gradients" in needs:
             assert objective is not None
             for site, fields in _gradients(
@@ -81,6 +91,16 @@ def add(
                 more[site] |= fields
         out.append({s: replace(e, **more[s]) for s, e in sites.items()} if needs else sites)
     return out
+
+
+def touching(info: ModelInfo, site: Site) -> list[Site]:
+    """The projections of a model that write to a site or read from it."""
+    found = [s for s in (*writers(site), *readers(site)) if s in info.widths]
+    if not found:
+        raise Unsupported(
+            f"{info.id} has no projection that writes to {site} or reads from it: use another stream"
+        )
+    return found
 
 
 def _logprobs(engine: Engine, prompts: Sequence[Prompt], side: Sequence[int]) -> np.ndarray:

@@ -33,6 +33,8 @@ METHODS: dict[str, str] = {
     "random": "trimtab.extraction.random:Random",
     "ridge": "trimtab.extraction.ridge:Ridge",
     "role_difference": "trimtab.extraction.role_difference:RoleDifference",
+    "s_space": "trimtab.extraction.s_space:SSpace",
+    "subspace": "trimtab.extraction.subspace:Subspace",
     "svd_gradient": "trimtab.extraction.svd_gradient:SvdGradient",
     "trait_contrast": "trimtab.extraction.trait_contrast:TraitContrast",
 }

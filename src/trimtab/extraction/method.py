@@ -48,6 +48,8 @@ class Method(ABC):
     sign_source: ClassVar[str] = "pairs"
     #: Whether the raw norm is in the states' own units, so that it grows with them.
     scales: ClassVar[bool] = True
+    #: Whether swapped sides give exactly the opposite direction.
+    odd: ClassVar[bool] = True
 
     @property
     def wanted(self) -> frozenset[str]:
