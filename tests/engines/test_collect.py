@@ -72,8 +72,8 @@ def test_tokens_are_those_that_are_neither_special_nor_first(engine):
 
 
 def test_what_nobody_collects_is_refused(engine):
-    with pytest.raises(Unsupported, match="weights"):
-        engine.collect(prompts(engine), [Comparison((0,), (1,))], SITES, {"mean", "weights"})
+    with pytest.raises(Unsupported, match="attention_maps"):
+        engine.collect(prompts(engine), [Comparison((0,), (1,))], SITES, {"mean", "attention_maps"})
 
 
 @pytest.mark.parametrize(("needs", "kept"), [({"mean"}, False), ({"mean", "rows"}, True)])
