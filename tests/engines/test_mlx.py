@@ -9,10 +9,12 @@ pytest.importorskip("transformers")
 import trimtab as tt
 from engines.checkpoints import save_4bit, save_tiny_llama, tokenizer
 from engines.tiny import FAMILIES, _make
+from trimtab import data
 from trimtab.engines.mlx.dispatch import _HOOKS
 from trimtab.engines.requests import CaptureSpec, ScoreRequest
 from trimtab.objectives import ChoiceLogRatio, ContinuationNLL
 from trimtab.prompts import Prompt
+from trimtab.sites import PROJECTIONS
 
 pytestmark = pytest.mark.engine
 
@@ -98,6 +100,16 @@ def test_gradients_are_the_same_on_both_engines(both):
         assert np.abs(a[1] - b[1]).max() <= 10 * bound * np.abs(a[1]).max()
 
 
+def test_weights_are_the_same_on_both_engines(both):
+    theirs, ours, _ = both
+    shared = {s for s in set(theirs.info.widths) & set(ours.info.widths) if s.stream in PROJECTIONS}
+    assert {s.stream for s in shared} >= {"q", "k", "v", "o"}
+    for site in shared:
+        assert np.array_equal(theirs.weight(site), ours.weight(site)), site
+    with pytest.raises(tt.Unsupported, match="not the output of one projection"):
+        ours.weight(tt.Site(1))
+
+
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory):
     """A tiny Llama whole and in 4 bits, both on mlx."""
@@ -110,6 +122,16 @@ def quantised(tmp_path_factory):
 def test_four_bits_have_the_same_sites(quantised):
     whole, small = quantised
     assert whole.info.widths == small.info.widths
+
+
+def test_quantised_weights_are_what_the_model_multiplies_by(quantised):
+    whole, small = quantised
+    sites = [tt.Site(1, s) for s in ("head_out", "o", "mlp_act", "down")]
+    states = small.capture(small.encode("I feel fine", bare=True), sites)[0]
+    for inner, outer in (sites[:2], sites[2:]):
+        made = states[inner] @ small.weight(outer).T
+        assert np.allclose(made, states[outer], atol=1e-5)
+        assert not np.array_equal(small.weight(outer), whole.weight(outer))
 
 
 def test_add_moves_a_four_bit_model_by_exactly_the_vector(quantised):
@@ -156,6 +178,35 @@ def test_a_vector_of_one_engine_steers_the_other(tmp_path):
         }
         assert texts["transformers"] == texts["mlx"]
         assert texts["mlx"] != engines["mlx"].chat(happy, sampling=tt.Sampling(max_tokens=12)).text
+
+
+def test_a_real_model_takes_one_file_on_both_engines(shared_models, shared_data, tmp_path):
+    """Extracted from published stimuli on either engine, read and steered by the other."""
+    folder = shared_models / "stories260K" / "hf"
+    engines = {
+        n: tt.load_engine(folder, n, dtype="float32", device="cpu") for n in ("transformers", "mlx")
+    }
+    emotions = shared_data / "repe" / "emotions"
+    made = {}
+    for maker, user in (("transformers", "mlx"), ("mlx", "transformers")):
+        corpus = data.load(emotions / "happiness.json", negatives=emotions / "sadness.json")
+        made[maker] = tt.extract(engines[maker], corpus, layers="all")
+        made[maker].save(tmp_path / f"{maker}.safetensors")
+        vectors = tt.load(tmp_path / f"{maker}.safetensors", model=engines[user].info)
+        plan = tt.SteeringPlan.add(vectors, dose=0.5, layers="2")
+        ask = {"sampling": tt.Sampling(max_tokens=24), "readout": tt.Readout.from_vectors(vectors)}
+        done = {
+            n: e.generate(tt.Request("Once upon a time", plan, **ask))[0].samples[0]
+            for n, e in engines.items()
+        }
+        assert done["transformers"].tokens == done["mlx"].tokens
+        assert np.allclose(done["transformers"].logprobs, done["mlx"].logprobs, atol=1e-4)
+        assert np.allclose(done["transformers"].readings.values, done["mlx"].readings.values, atol=1e-3)
+        plain = engines[user].generate(tt.Request("Once upon a time", None, **ask))[0].samples[0]
+        assert plain.tokens != done[user].tokens
+    for site in made["mlx"].sites:
+        a, b = (made[n].direction("happiness", site).unit for n in made)
+        assert a @ b > 0.99999, site
 
 
 @pytest.fixture(scope="module")

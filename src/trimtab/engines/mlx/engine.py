@@ -17,6 +17,7 @@ from trimtab.engines.mlx import hooks as explore
 from trimtab.engines.mlx.discovery import discover
 from trimtab.engines.mlx.forward import Caches
 from trimtab.engines.mlx.hooks import StateHook
+from trimtab.engines.mlx.matrices import matrix
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
 from trimtab.engines.requests import Completion, Event, Message, PromptLike, Request, Sample, Score
@@ -192,6 +193,11 @@ class MLXEngine(Engine):
             self._check_tokens(prompt.tokens)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
+
+    def weight(self, site: Site) -> np.ndarray:
+        """Matrix [out, in] float32 of the projection whose output is `site`; quantised weights are unpacked."""
+        self.info.width(site)
+        return matrix(self.stations.taps[site])
 
     def run_with_hooks(self, prompt: PromptLike, hooks: Mapping[Site | int, StateHook]) -> mx.array:
         """Logits [1, T, V] of a prompt with functions of one's own at sites (an int is that layer's resid_post).
