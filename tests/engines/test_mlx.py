@@ -183,9 +183,7 @@ def test_a_vector_of_one_engine_steers_the_other(tmp_path):
 def test_a_real_model_takes_one_file_on_both_engines(shared_models, shared_data, tmp_path):
     """Extracted from published stimuli on either engine, read and steered by the other."""
     folder = shared_models / "stories260K" / "hf"
-    engines = {
-        n: tt.load_engine(folder, n, dtype="float32", device="cpu") for n in ("transformers", "mlx")
-    }
+    engines = {n: tt.load_engine(folder, n, dtype="float32", device="cpu") for n in ("transformers", "mlx")}
     emotions = shared_data / "repe" / "emotions"
     made = {}
     for maker, user in (("transformers", "mlx"), ("mlx", "transformers")):
@@ -207,6 +205,17 @@ def test_a_real_model_takes_one_file_on_both_engines(shared_models, shared_data,
     for site in made["mlx"].sites:
         a, b = (made[n].direction("happiness", site).unit for n in made)
         assert a @ b > 0.99999, site
+
+
+@pytest.mark.parametrize("name", ["mlx", "transformers"])
+def test_half_precision_proves_the_same_sites(name):
+    """Rounded products must not hide which projection is which."""
+    widths = {
+        d: tt.load_engine("embedded", name, dtype=d, device="cpu").info.widths
+        for d in ("float32", "bfloat16", "float16")
+    }
+    assert widths["bfloat16"] == widths["float16"] == widths["float32"]
+    assert {s.stream for s in widths["float32"]} >= set(PROJECTIONS)
 
 
 @pytest.fixture(scope="module")

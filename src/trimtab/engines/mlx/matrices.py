@@ -21,9 +21,9 @@ def matrix(tap: Tap) -> np.ndarray:
     if site.stream not in PROJECTIONS or tap.side != "output" or not isinstance(weight, mx.array):
         raise Unsupported(f"{site} is not the output of one projection; those are {', '.join(PROJECTIONS)}")
     if isinstance(module, nn.QuantizedLinear):
-        packed = {"biases": module.biases} if module.mode == "affine" else {}
+        biases = module.biases if module.mode == "affine" else None
         weight = mx.dequantize(
-            weight, module.scales, group_size=module.group_size, bits=module.bits, mode=module.mode, **packed
+            weight, module.scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
         )
     if weight.ndim != 2 or not mx.issubdtype(weight.dtype, mx.floating):
         raise Unsupported(f"the weights at {site} are packed in a way that is not known ({weight.dtype})")

@@ -69,7 +69,7 @@ def _last(inside: list[Call], branch: Call) -> Call | None:
     return None
 
 
-def close(a: mx.array, b: mx.array, roundings: float = 64) -> bool:
+def close(a: mx.array, b: mx.array, roundings: float = 8) -> bool:
     """Whether two arrays differ by no more than so many roundings of the largest entry."""
     gap = mx.max(mx.abs(a.astype(mx.float32) - b.astype(mx.float32)))
     return bool((gap <= roundings * EPSILON[a.dtype] * (mx.max(mx.abs(b.astype(mx.float32))) + 1e-6)).item())

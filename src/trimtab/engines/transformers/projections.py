@@ -119,7 +119,7 @@ def replay(
     return seen[-1]
 
 
-def close(a: torch.Tensor, b: torch.Tensor, roundings: float = 64) -> bool:
+def close(a: torch.Tensor, b: torch.Tensor, roundings: float = 8) -> bool:
     """Whether two tensors differ by no more than so many roundings of their largest entry."""
     eps = torch.finfo(a.dtype).eps
     return bool((a - b).abs().max() <= roundings * eps * (b.abs().max() + 1e-6))
