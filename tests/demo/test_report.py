@@ -165,3 +165,16 @@ def test_terminal(result, width):
     ):
         assert words in shown
     assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_commands_name_the_engine_that_ran(result):
+    from dataclasses import replace
+
+    from trimtab.demo.commands import next_commands
+
+    def runs(found):
+        lines = [c for _, command in next_commands(found) for c in command.split("\n")]
+        return [line for line in lines if line.startswith(("trimtab generate", "trimtab extract"))]
+
+    assert runs(result) and not any("--engine" in line for line in runs(result))
+    assert all("--engine mlx" in line for line in runs(replace(result, engine="mlx")))

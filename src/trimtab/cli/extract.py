@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trimtab.data import LAYOUTS
+from trimtab.engines import DEFAULT as DEFAULT_ENGINE
 from trimtab.errors import InputError
 from trimtab.extraction import DEFAULT, METHODS, known_names
 from trimtab.extraction.names import resolve
@@ -166,7 +167,8 @@ def extract(
     first = found.sites[0].stream
     layer = found.choose_layers(None, depth, first)[0]
     desk.note(
-        f"next: trimtab generate {model} --prompt '…' --steer {target}"
+        f"next: trimtab generate {model}{'' if engine == DEFAULT_ENGINE else f' --engine {engine}'} --prompt '…'"
+        f" --steer {target}"
         f"{'' if len(found.concepts) == 1 else ':' + found.concepts[0]} --dose 0.5"
         f"{'' if first == 'resid_post' else f' --stream {first}'}   "
         f"(steers {layer_words(layer, depth)})"

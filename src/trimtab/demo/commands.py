@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from trimtab.demo.results import DemoResult
+from trimtab.engines import DEFAULT
 
 
 def next_commands(result: DemoResult) -> list[tuple[str, str]]:
@@ -15,23 +16,24 @@ def next_commands(result: DemoResult) -> list[tuple[str, str]]:
     layers = ",".join(map(str, f.layers))
     file = shlex.quote(str(result.folder / "feelings.safetensors"))
     question = result.shown.prompts[0][-1]["content"]
+    engine = "" if result.engine == DEFAULT else f" --engine {result.engine}"
     return [
         (
             "Steer the same model yourself:",
-            f"trimtab generate embedded --chat --prompt {shlex.quote(question)} \\\n"
+            f"trimtab generate embedded{engine} --chat --prompt {shlex.quote(question)} \\\n"
             f"  --steer {file}:{concept} --dose {dose:g} --layers {layers} --temperature 0.8",
         ),
         ("See what a vector file holds:", f"trimtab inspect {file}"),
         (
             "Do it with a model of your own. Write contrasting pairs, one per line "
             '({"positive": "…", "negative": "…"}), and extract:',
-            "trimtab extract path/or/hub-id --data pairs.jsonl --layers all -o mine.safetensors",
+            f"trimtab extract path/or/hub-id{engine} --data pairs.jsonl --layers all -o mine.safetensors",
         ),
         (
             "Then generate with and without them, in both directions:",
-            'trimtab generate path/or/hub-id --chat --prompt "Tell me about your day." \\\n'
+            f'trimtab generate path/or/hub-id{engine} --chat --prompt "Tell me about your day." \\\n'
             "  --steer mine.safetensors --dose 0.4\n"
-            'trimtab generate path/or/hub-id --chat --prompt "Tell me about your day." \\\n'
+            f'trimtab generate path/or/hub-id{engine} --chat --prompt "Tell me about your day." \\\n'
             "  --steer mine.safetensors --dose -0.4",
         ),
     ]

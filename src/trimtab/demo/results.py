@@ -13,6 +13,7 @@ from trimtab.demo.honesty import Honesty
 from trimtab.demo.materials import Materials, Messages
 from trimtab.demo.readings import Readings, Strip
 from trimtab.demo.settings import NEUTRAL, DemoSettings
+from trimtab.engines import DEFAULT
 from trimtab.sites import ModelInfo
 
 
@@ -46,6 +47,7 @@ class DemoResult:
     folder: Path
     wall_s: float
     timings: dict[str, float]
+    engine: str = DEFAULT
 
     @property
     def report(self) -> Path:

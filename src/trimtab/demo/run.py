@@ -85,6 +85,7 @@ def run(
             folder=folder,
             wall_s=clock.total,
             timings=clock.parts,
+            engine=engine.name,
         )
         result = _write(result, vectors, honest, stage, clock)
     return result
