@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from trimtab.analysis.quality import BESIDE, NEEDS, Corpus, assess, background, review, writers
+from trimtab.analysis.quality import BESIDE, NEEDS, Corpus, assess, background, readers, review, writers
 from trimtab.analysis.quality.folder import Target, readout_quality, write, write_readout
 from trimtab.analysis.quality.page import page
 from trimtab.analysis.quality.table import render
@@ -51,7 +51,7 @@ def engine():
 @pytest.fixture(scope="module", autouse=True)
 def few_neutral_texts():
     with pytest.MonkeyPatch.context() as patch:
-        for place in ("trimtab.recipes.neutral", background.__name__, writers.__name__):
+        for place in ("trimtab.recipes.neutral", background.__name__, readers.__name__, writers.__name__):
             patch.setattr(f"{place}.neutral_texts", lambda: neutral_texts()[:3])
         yield
 
@@ -92,6 +92,10 @@ def test_what_the_model_has_planted_is_seen(report, engine):
     row = report.at("anger", Site(3))
     assert row.auc == 1 and row.split_half.cosine > 0.99
     assert row.neuron.index == 2 and row.neuron.single  # the third neuron writes anger
+    assert row.read_by is None and "behind the last one" in row.missing["read_by"]
+    read = report.at("anger", Site(2)).read_by
+    assert (read.layer, read.gate.index, read.gate.single) == (3, 2, True)  # and its gate reads it
+    assert read.up.index != 2 and not read.up.single
     assert set(np.argsort(row.heads.share)[-2:]) == {0, 1}  # the heads that share the planted value head
     assert sum(row.heads.share) == pytest.approx(1)
     assert max(row.background.cosines) < 0.6
@@ -105,6 +109,7 @@ def test_every_part_is_there_or_has_a_reason(report):
             "split_half",
             "redundancy",
             "neuron",
+            "read_by",
             "heads",
             "background",
             "influence",
@@ -134,7 +139,7 @@ def test_a_layer_without_attention_is_unsupported_and_said(monkeypatch):
     from trimtab.engines.transformers import TransformersEngine
 
     words = ["w3 w17 w50 w9", "w77 w31 w64 w12", "w40 w41 w5 w6"]
-    for place in ("trimtab.recipes.neutral", background.__name__, writers.__name__):
+    for place in ("trimtab.recipes.neutral", background.__name__, readers.__name__, writers.__name__):
         monkeypatch.setattr(f"{place}.neutral_texts", lambda: words)
     engine = TransformersEngine(FAMILIES["qwen3.5"](), Words(), id="hybrid")
     rng = np.random.default_rng(0)

@@ -7,9 +7,10 @@ import pytest
 
 from trimtab.errors import InputError
 from trimtab.evidence import STREAMED_NEEDS, Evidence
-from trimtab.extraction import make
+from trimtab.extraction import davidson, make
+from trimtab.extraction.davidson import tops
 from trimtab.extraction.method import ExtractionWarning
-from trimtab.extraction.projectors import span, top_of
+from trimtab.extraction.projectors import Together, span, top_of
 from trimtab.extraction.s_space import basis_of
 from trimtab.sites import Site
 
@@ -54,10 +55,14 @@ def dense(evidence, **knobs):
     return values[::-1], vectors[:, ::-1].T
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 6], ids=["qr", "qr-wide", "lanczos"])
+@pytest.mark.parametrize(
+    ("tokens", "count"), [(1, 12), (2, 12), (3, 10), (6, 12)], ids="qr qr-wide davidson lanczos".split()
+)
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_top_of_the_difference_is_that_of_a_dense_solve(tokens, soft):
-    _, evidence = stories(tokens=tokens)
+def test_the_top_of_the_difference_is_that_of_a_dense_solve(tokens, count, soft):
+    _, evidence = stories(tokens=tokens, count=count)
+    if (tokens, count) == (3, 10):  # 30 rows a side: few enough of them positive, too many in all for QR
+        evidence = beside(evidence, more=15)
     values, vectors = dense(evidence, soft=soft)
     found = make("subspace", k=3, weights="soft" if soft else "full").fit(evidence, "x")
     np.testing.assert_allclose(found.provenance["eigenvalues"], values[:3], atol=1e-10)
@@ -97,11 +102,108 @@ def test_the_oriented_sum():
     assert cos(make("subspace", mode="oriented_sum").fit(evidence, "x").raw, expected) > 1 - 1e-6
 
 
-def test_a_further_part_is_added():
+def beside(evidence, more):
+    """The same evidence with further negative texts."""
+    extra = tuple(RNG(40 + i).standard_normal((3, evidence.width)) for i in range(more))
+    texts = {**evidence.tokens, "negative": (*evidence.tokens["negative"], *extra)}
+    return dataclasses.replace(evidence, tokens=texts)
+
+
+def test_a_shared_part_is_taken_off_every_matrix():
     rng = RNG(4)
-    rows_, extra = rng.standard_normal((5, 40)), np.diag(rng.uniform(-1, 0, 40))
-    values, _ = top_of(rows_, np.ones(5), 2, rest=lambda x: extra @ x)
-    np.testing.assert_allclose(values, np.linalg.eigvalsh(rows_.T @ rows_ + extra)[::-1][:2], atol=1e-10)
+    parts = [rng.standard_normal((r, 60)) for r in (5, 9, 20, 5)] * 6  # more than are solved together
+    low = rng.standard_normal((60, 60))
+    low = -low @ low.T / 60
+    found = tops(parts, 4, lambda x: low @ x, -np.trace(low) / 60)
+    for c, (values, vectors) in zip(parts, found, strict=True):
+        expected, exact = np.linalg.eigh(c.T @ c + low)
+        np.testing.assert_allclose(values, expected[::-1][:4], atol=1e-10)
+        np.testing.assert_allclose(np.abs(np.diag(vectors @ exact[:, ::-1][:, :4])), 1, atol=1e-10)
+
+
+def test_a_leading_direction_is_found_behind_many_that_the_shared_part_takes_away():
+    """30 directions are stronger in the matrix's own part than the three that remain once the shared part is off."""
+    axes = np.linalg.qr(RNG(6).standard_normal((200, 40)))[0].T
+    own = np.sqrt(np.r_[np.full(30, 5.0), 1.0, 0.9, 0.8, np.full(7, 0.1)])[:, None] * axes
+    shared = axes[:30]
+    ((values, vectors),) = tops([own], 2, lambda x: -5.0 * shared.T @ (shared @ x), 150 / 200)
+    np.testing.assert_allclose(values, [1.0, 0.9], atol=1e-12)
+    assert abs(vectors[0] @ axes[30]) > 1 - 1e-10
+
+
+def test_a_matrix_of_lower_rank_gives_what_it_has():
+    ((values, _),) = tops([np.eye(2, 50)], 5, lambda x: 0.0 * x, 0.0)
+    np.testing.assert_allclose(values, [1, 1], atol=1e-12)
+
+
+def test_a_search_that_does_not_end_is_an_error(monkeypatch):
+    monkeypatch.setattr(davidson, "ROUNDS", 1)
+    rows, low = RNG(1).standard_normal((20, 80)), RNG(2).standard_normal((80, 80))
+    with pytest.raises(InputError, match="did not converge in 1 rounds"):
+        tops([rows], 5, lambda x: -(low @ (low.T @ x)), 80.0)
+
+
+# --- concepts that are each other's negatives
+
+
+def concepts(count=5, each=3, tokens=2, width=96, seed=0):
+    """Evidence of every concept against all the others' texts, which are the same arrays everywhere, and a neutral
+    text that is nobody's positive."""
+    told = []
+    for i in range(count):
+        t, rng = RNG(900 + i).standard_normal(width), RNG(seed + i)
+        told.append(
+            tuple(
+                rng.standard_normal((tokens, width)) + np.outer(1 + rng.random(tokens), 2 * t)
+                for _ in range(each)
+            )
+        )
+    neutral = (RNG(77).standard_normal((4, width)),)
+    for i, own in enumerate(told):
+        texts = {
+            "positive": own,
+            "negative": (*(x for j, more in enumerate(told) if j != i for x in more), *neutral),
+        }
+        means = [np.stack([x.mean(0) for x in texts[g]]) for g in ("positive", "negative")]
+        evidence = Evidence.from_rows(SITE, *means, {"mean"}, paired=False)
+        yield dataclasses.replace(evidence, tokens=texts, needs=evidence.needs | {"tokens"})
+
+
+@pytest.mark.parametrize("count", [5, 24], ids=["rows", "formed"])
+@pytest.mark.parametrize("knobs", [{}, {"weights": "soft"}, {"rank": 1}], ids=str)
+def test_concepts_fitted_together_are_those_fitted_alone(count, knobs, monkeypatch):
+    given = list(concepts(count))
+    method, names = make("subspace", k=3, **knobs), [str(i) for i in range(count)]
+    alone = [method.fit(e, n) for e, n in zip(given, names, strict=True)]
+    monkeypatch.setattr("trimtab.extraction.subspace.top_of", lambda *_: pytest.fail("one by one"))
+    for one, other in zip(alone, method.fit_site(given, names), strict=True):
+        np.testing.assert_allclose(one.provenance["eigenvalues"], other.provenance["eigenvalues"], atol=1e-9)
+        assert cos(one.unit, other.unit) > 1 - 1e-6 and one.norm == pytest.approx(other.norm, rel=1e-6)
+
+
+def test_concepts_that_cannot_be_solved_together_are_solved_alone(monkeypatch):
+    repeated = list(concepts(8))
+    texts = repeated[0].tokens
+    repeated[0] = dataclasses.replace(
+        repeated[0], tokens={**texts, "negative": (*texts["negative"], texts["negative"][0])}
+    )
+    calls = []
+    monkeypatch.setattr("trimtab.extraction.subspace.top_of", lambda *a: calls.append(a) or top_of(*a))
+    found = list(make("subspace").fit_site(repeated, list("abcdefgh")))
+    assert len(calls) == 1 and len(found) == 8
+    expected, _ = dense(repeated[0])
+    np.testing.assert_allclose(found[0].provenance["eigenvalues"], expected[:5], atol=1e-10)
+    calls.clear()
+    list(make("subspace").fit_site([stories(seed=s)[1] for s in (1, 2)], ["x", "y"]))
+    assert len(calls) == 2  # they share no text
+
+
+def test_the_texts_of_all_concepts_are_summed_once():
+    given = list(concepts(6))
+    summed = []
+    texts = [x for e in given for x in (*e.tokens["positive"], *e.tokens["negative"])]
+    Together(texts, lambda x: summed.append(id(x)) or span(x))
+    assert len(summed) == len(set(summed)) == 6 * 3 + 1
 
 
 # --- coordinates of the weights ---

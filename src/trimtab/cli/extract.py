@@ -86,6 +86,7 @@ def extract(
     negatives: str | None,
     concept: str | None,
     layout: str | None,
+    against: str | None,
     questions: int | None,
     strict: bool,
     min_positives: int,
@@ -127,6 +128,7 @@ def extract(
             prefixes=seen.token_prefixes(),
             strict=strict,
             min_positives=min_positives,
+            against=against,
         )
     if seen.chat_template is False:
         _check_messages(contrasts, model)

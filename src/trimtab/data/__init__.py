@@ -29,6 +29,7 @@ def load(
     prefixes: Prefixes | None = None,
     strict: bool = False,
     min_positives: int = 1,
+    against: str | None = None,
 ) -> list[Contrast]:
     """Read a file or a folder into one `Contrast` per concept, checked.
 
@@ -37,13 +38,13 @@ def load(
     bare text (False) where a layout can do both, and `questions` takes only the first so many questions.
     `prefixes` gives all token prefixes of a text, for recipes that truncate by tokens. `strict` refuses empty
     files, which are otherwise skipped, named and counted in the notes; a concept with fewer than
-    `min_positives` positive texts is refused.
+    `min_positives` positive texts is refused. `against` chooses the negatives of judged responses, "neg" or "default".
     """
     from trimtab.data.options import Options
 
     path = _existing(path)
     other = None if negatives is None else _existing_file(negatives)
-    options = Options(other, chat, questions, prefixes, strict, min_positives)
+    options = Options(other, chat, questions, prefixes, strict, min_positives, against)
     found = _read(path, layout, options)
     if not found:
         raise InputError(f"{path} is empty: it holds no texts")

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimtab.errors import InputError
+from trimtab.errors import InputError, UnknownName
 
 #: All token prefixes of a text, shortest first, as texts (see `trimtab.recipes.token_prefixes`).
 Prefixes = Callable[[str], Sequence[str]]
+#: Sides of judged responses that may be the negatives.
+AGAINST = ("neg", "default")
 
 
 class CorpusWarning(UserWarning):
@@ -23,7 +25,8 @@ class CorpusWarning(UserWarning):
 class Options:
     """`negatives`: a second file. `chat`: messages (True) or bare text (False); None leaves it to the layout.
     `questions`: at most so many questions. `prefixes`: how a tokenizer cuts. `strict`: refuse what would be
-    skipped. `min_positives`: refuse a concept with fewer.
+    skipped. `min_positives`: refuse a concept with fewer. `against`: which judged responses are the negatives, neg or
+    default.
     """
 
     negatives: Path | None = None
@@ -32,8 +35,11 @@ class Options:
     prefixes: Prefixes | None = None
     strict: bool = False
     min_positives: int = 1
+    against: str | None = None
 
     def __post_init__(self) -> None:
+        if self.against not in (None, *AGAINST):
+            raise UnknownName.of("side for --against,", self.against, AGAINST)
         for name in ("questions", "min_positives"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -42,7 +48,7 @@ class Options:
     @property
     def given(self) -> frozenset[str]:
         """The options that only some layouts understand and that were given."""
-        names = ("negatives", "chat", "questions")
+        names = ("negatives", "chat", "questions", "against")
         return frozenset(n for n in names if getattr(self, n) is not None)
 
     def skip_empty(self, names: Sequence[str]) -> tuple[str, ...]:

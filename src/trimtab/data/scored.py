@@ -2,15 +2,20 @@
 
     {"concept": "poet", "system": "You are a poet.", "question": "…", "response": "…", "score": 3, "side": "pos"}
 
-`concept` may be called `role` or `trait`. `side` is pos, neg or default; neg and default are negatives, and a
-default row without a concept serves all concepts. A score of null is a refusal or a response nobody judged. All
-rows are kept, with their scores: which of them count is the method's choice. The response is the assistant's
-turn, and is what is read.
+`concept` may be called `role` or `trait`. `side` is pos, neg or default; a default row without a concept serves all
+concepts. A concept's negatives are its neg responses, or the default ones where it has none (`--against neg` or
+`--against default` says which). A score of null is a refusal or a response nobody judged. All rows of both sides are
+kept, with their scores: which of them count is the method's choice. The response is the assistant's turn, and is what
+is read.
+
+Where every question has as many positive as negative responses they are pairs: the first positive response to a
+question with its first negative one, and so on, as the two instructions of one prompt stand in the published files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,7 @@ from trimtab.data.options import Options
 from trimtab.data.reading import first_record, records_of
 from trimtab.errors import InputError, UnknownName
 
-OPTIONS: frozenset[str] = frozenset()
+OPTIONS = frozenset({"against"})
 NAMES = ("concept", "role", "trait")
 SIDES = ("pos", "neg", "default")
 
@@ -41,12 +46,12 @@ def claims(path: Path) -> bool:
 
 
 def load(path: Path, options: Options) -> list[Contrast]:
-    """One unpaired contrast with scores per concept, in order of appearance."""
+    """One contrast with scores per concept, in order of appearance; paired by question where that is possible."""
     rows = [_read(row, where) for where, row in records_of(path)]
     concepts = list(dict.fromkeys(r.concept for r in rows if r.concept is not None))
     if not concepts:
         raise InputError(f"{path}: no row names a concept (keys concept, role or trait)")
-    return [_contrast(concept, rows, path) for concept in concepts]
+    return [_contrast(concept, rows, options.against, path) for concept in concepts]
 
 
 def _read(row: Any, where: str) -> _Row:
@@ -75,17 +80,53 @@ def _read(row: Any, where: str) -> _Row:
     return _Row(None if name is None else str(name), side, item, row["question"], score)
 
 
-def _contrast(concept: str, rows: list[_Row], path: Path) -> Contrast:
-    own = [r for r in rows if r.concept == concept]
-    positive = [r for r in own if r.side == "pos"]
-    negative = [r for r in rows if r.side != "pos" and r.concept in (concept, None)]
+def _contrast(concept: str, rows: list[_Row], against: str | None, path: Path) -> Contrast:
+    positive = [r for r in rows if r.concept == concept and r.side == "pos"]
+    others = {
+        side: [r for r in rows if r.side == side and r.concept in (concept, None)] for side in SIDES[1:]
+    }
+    chosen = against or ("neg" if others["neg"] else "default")
+    if against is not None and not others[against]:
+        raise InputError(f"{path}: {concept!r} has no {against} responses; leave --against {against} out")
+    negative = others.pop(chosen)
+    notes = [
+        f"{len(left)} {side} responses to {concept!r} are left out: its negatives are the {chosen} ones "
+        f"(--against {side} takes the others)"
+        for side, left in others.items()
+        if left
+    ]
+    odd = _unmatched(positive, negative)
+    paired = bool(negative) and not odd
+    if odd and positive and negative:
+        notes.append(
+            f"the responses to {concept!r} are not paired: {len(odd)} questions have not as many positive as "
+            f"{chosen} ones, e.g. {odd[0][:60]!r}"
+        )
+    if paired:
+        negative = _aligned(positive, negative)
     return Contrast(
         concept,
         tuple(r.item for r in positive),
         tuple(r.item for r in negative),
+        paired=paired,
         groups=tuple(r.group for r in positive),
-        negative_groups=tuple(r.group for r in negative),
+        negative_groups=() if paired else tuple(r.group for r in negative),
         scores=tuple(r.score for r in positive),
         negative_scores=tuple(r.score for r in negative),
         source=str(path),
+        notes=tuple(notes),
     )
+
+
+def _unmatched(positive: Sequence[_Row], negative: Sequence[_Row]) -> list[str]:
+    """Questions that the two sides do not answer equally often."""
+    first, second = (Counter(r.group for r in side) for side in (positive, negative))
+    return [q for q in {**first, **second} if first[q] != second[q]]
+
+
+def _aligned(positive: Sequence[_Row], negative: Sequence[_Row]) -> list[_Row]:
+    """The negatives in the order of the positives that they pair with."""
+    waiting: dict[str, list[_Row]] = {}
+    for row in reversed(negative):
+        waiting.setdefault(row.group, []).append(row)
+    return [waiting[row.group].pop() for row in positive]

@@ -1,5 +1,5 @@
-"""The engine's surface. Subclasses implement six underscored methods; every check lives here, once, for all
-engines.
+"""The engine: what every one of them does with a request, a capture or a score. Subclasses implement the underscored
+methods of `surface.Surface`; every check lives here and there, once, for all engines.
 
 A request is prepared before anything runs: its prompt is encoded, its plan resolved against `library` and
 `info`, sites and widths checked, the context length respected. What an engine cannot do raises `Unsupported`
@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import threading
-import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +36,7 @@ from trimtab.engines.requests import (
     Score,
     ScoreRequest,
 )
+from trimtab.engines.surface import CaptureItem, Surface
 from trimtab.errors import InputError, Unsupported
 from trimtab.evidence import Evidence
 from trimtab.objectives import Objective, Separation
@@ -50,110 +48,17 @@ from trimtab.sites import ModelInfo, Site
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, eq=False)
-class CaptureItem:
-    """One prepared capture: which absolute `positions` [n] of the prompt to return, under which plan."""
-
-    prompt: Prompt
-    positions: np.ndarray
-    plan: ResolvedPlan = EMPTY
-
-
-class Engine(ABC):
+class Engine(Surface):
     """A model that can be read and steered. `library` maps names to vectors for plans that use names."""
 
-    name: ClassVar[str]
-    info: ModelInfo
     library: dict[str, ConceptVectors | Direction]
 
     def __init__(self, info: ModelInfo) -> None:
-        self.info = info
+        super().__init__(info)
         self.library = {}
         self._default_plan: contextvars.ContextVar[PlanLike] = contextvars.ContextVar("plan", default=None)
-        self._lock = threading.RLock()
-        self._warned_raw = False
 
-    # --- what a subclass implements
-    # ---------------------------------------------------------------------------
-
-    @abstractmethod
-    def _encode_text(self, text: str) -> Prompt:
-        """Tokens of bare text, with the special tokens the model expects in front."""
-
-    @abstractmethod
-    def _encode_messages(
-        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
-    ) -> Prompt:
-        """Tokens of the rendered chat template with one span per message."""
-
-    @abstractmethod
-    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """Text of tokens; special tokens are left out unless asked for."""
-
-    @abstractmethod
-    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """Run prepared requests together; yield events as tokens appear, and one final event per sample."""
-
-    def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """As `_iterate` where only the final event of each sample is wanted; an engine may then skip the others."""
-        return self._iterate(requests)
-
-    @abstractmethod
-    def _capture(
-        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
-    ) -> list[dict[Site, np.ndarray]]:
-        """States [n, width] float32 of each item's positions at each site."""
-
-    @abstractmethod
-    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        """Score (prompt with continuation, index of the first scored token, plan, logprobs) items."""
-
-    def module_names(self) -> dict[Site, str]:
-        """Name of the module whose output each site is; empty for an engine without named modules."""
-        return {}
-
-    def close(self) -> None:  # noqa: B027 (a choice, not a duty)
-        """Free what the engine holds; it cannot be used afterwards."""
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    # --- prompts and plans
-    # ------------------------------------------------------------------------------------
-
-    def encode(
-        self,
-        prompt: PromptLike,
-        *,
-        generation_prompt: bool = True,
-        prefill: str | None = None,
-        thinking: bool | None = None,
-        bare: bool = False,
-    ) -> Prompt:
-        """Encode text, messages or token ids. Text gets no chat template: an instruct model warns once,
-        unless `bare` says that this is meant.
-        """
-        if isinstance(prompt, Prompt):
-            return prompt
-        if isinstance(prompt, str):
-            if not prompt:
-                raise InputError("the prompt is empty")
-            if self.info.template_hash and not bare and not self._warned_raw:
-                self._warned_raw = True
-                warnings.warn(
-                    f"{self.info.id} has a chat template and got bare text; pass messages to use it",
-                    stacklevel=3,
-                )
-            return self._encode_text(prompt)
-        items = list(prompt)
-        if items and all(isinstance(m, Mapping) for m in items):
-            return self._encode_messages(check_messages(items), generation_prompt, prefill, thinking)  # type: ignore[arg-type]
-        if items and all(isinstance(t, (int, np.integer)) for t in items):
-            return Prompt(tuple(int(t) for t in items))  # type: ignore[arg-type]
-        raise InputError("a prompt is text, a list of messages, a list of token ids or an encoded Prompt")
+    # --- plans ----------------------------------------------------------------------------------------------
 
     def resolve(self, plan: PlanLike, prompt: Prompt) -> ResolvedPlan:
         """Resolve a plan against this engine's library and model; None is the plan of `steered`, or none."""
@@ -190,18 +95,6 @@ class Engine(ABC):
             request.readout.check_model(self.info)
         self._check_plan(plan)
         return replace(request, prompt=prompt, plan=plan)
-
-    def _check_plan(self, plan: ResolvedPlan) -> None:  # noqa: B027 (a choice, not a duty)
-        """Refuse (`Unsupported`) what this engine cannot do; one that can do everything leaves it alone."""
-
-    def _check_length(self, prompt: int, new: int = 0) -> None:
-        limit = self.info.context_length
-        if limit is not None and prompt + new > limit:
-            raise InputError(
-                f"the prompt has {prompt} tokens and asks for {new} more, but the context of "
-                f"{self.info.id} is {limit}; "
-                "shorten the prompt or lower max_tokens (nothing is truncated silently)"
-            )
 
     # --- generation
     # -------------------------------------------------------------------------------------------
@@ -398,29 +291,6 @@ class Engine(ABC):
     def weight(self, site: Site) -> np.ndarray:
         """Matrix [out, in] float32 of the projection whose output is `site` (`sites.PROJECTIONS`), without bias."""
         raise Unsupported(f"the {self.name} engine does not hand over weights; use engine='transformers'")
-
-    def _continuation(self, prompt: Prompt, continuation: str | Sequence[int] | None) -> tuple[int, ...]:
-        """Tokens of a continuation; text is tokenised by itself, as it would follow the prompt."""
-        if continuation is None:
-            return ()
-        tokens = (
-            self._encode_continuation(continuation) if isinstance(continuation, str) else tuple(continuation)
-        )
-        if not tokens:
-            raise InputError("the continuation is empty")
-        return tuple(int(t) for t in tokens)
-
-    @abstractmethod
-    def _encode_continuation(self, text: str) -> Sequence[int]:
-        """Tokens of text that follows a prompt: no special tokens in front."""
-
-
-def check_messages(messages: Sequence[Any]) -> list[Message]:
-    """Refuse messages without role and content."""
-    for i, message in enumerate(messages):
-        if set(message) < {"role", "content"} or not isinstance(message["content"], str):
-            raise InputError(f'message {i} needs "role" and "content" (text), got {dict(message)!r}')
-    return list(messages)
 
 
 def _is_one(prompts: Any) -> bool:

@@ -188,7 +188,7 @@ def _with_tokens(
     read = [pool_positions(pooling, p) for p in prompts]
     content = [pool_positions("mean_all", p) for p in prompts]
     pooled = {s: np.stack([c[s][at].mean(0) for c, at in zip(captures, read, strict=True)]) for s in sites}
-    return pooled, [{s: c[s][at] for s in sites} for c, at in zip(captures, content, strict=True)]
+    return pooled, [{s: frozen(c[s][at]) for s in sites} for c, at in zip(captures, content, strict=True)]
 
 
 def _finished(
@@ -197,7 +197,7 @@ def _finished(
     found = builder.finish()
     if tokens is not None:
         site, sides = builder.site, {POSITIVE: comparison.positive, NEGATIVE: comparison.negative}
-        texts = {g: tuple(frozen(tokens[i][site]) for i in side) for g, side in sides.items()}
+        texts = {g: tuple(tokens[i][site] for i in side) for g, side in sides.items()}
         found = replace(found, tokens=texts, needs=found.needs | {"tokens"})
     if comparison.scores is None:
         return found

@@ -3,7 +3,8 @@
 F is `ief`, G^T diag(1/s) G / N with s the squared norm of each row's gradient at the loss's own input (improved
 empirical Fisher, arXiv 2406.06420); `empirical`, G^T G / N; or `cov`, the centred covariance over N - 1. F is never
 formed: with the thin SVD of its factor A = U S V^T, (F + ridge)^-1 g = V (V^T g / (S^2 + ridge)) + (g - V V^T g) /
-ridge, which is the Woodbury identity without its cancellation. Without a ridge, iEF gives G v = -sigma * s, where
+ridge, which is the Woodbury identity without its cancellation: where g lies in the rows' span, as a mean of the rows
+does, the second part is zero and a small ridge costs no digits. Without a ridge, iEF gives G v = -sigma * s, where
 sigma is +1 on positive rows: every row's loss changes by its own s.
 """
 
@@ -17,6 +18,9 @@ import numpy as np
 from trimtab.errors import InputError, UnknownName
 from trimtab.evidence import NEGATIVE, POSITIVE, Evidence
 from trimtab.extraction.gradients import GradientMethod, mean_gradient, sides
+
+#: A smaller share of the target outside the rows' span is rounding, which a small ridge would blow up.
+OUTSIDE = 1e-11
 
 CHOICES = {
     "kind": ("ief", "empirical", "cov"),
@@ -84,8 +88,9 @@ class Fisher(GradientMethod):
             ridge = max(1e-6, 0.01 * trace) if relative is None else relative * trace
         inside = basis @ target
         found = basis.T @ (inside / (values**2 + ridge))
-        if ridge > 0:
-            found = found + (target - basis.T @ inside) / ridge
+        outside = target - basis.T @ inside
+        if ridge > 0 and np.linalg.norm(outside) > OUTSIDE * np.linalg.norm(target):
+            found = found + outside / ridge
         return found, float(ridge), rank
 
     def _factor(self, rows: np.ndarray, s: np.ndarray) -> np.ndarray:

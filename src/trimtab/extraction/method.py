@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,6 +87,11 @@ class Method(ABC):
             known["bias"] *= sign
         warn_of_split_votes(evidence, vote)
         return self._direction(evidence, name, sign * raw, self.sign_source, {**vote, **known})
+
+    def fit_site(self, evidence: Sequence[Evidence], names: Sequence[str]) -> Iterator[Direction]:
+        """`fit` of several concepts at one site, in their order; a method overrides it where they share work."""
+        for part, name in zip(evidence, names, strict=True):
+            yield self.fit(part, name)
 
     def _sign(self, evidence: Evidence, raw: np.ndarray) -> tuple[float, dict[str, Any]]:
         """+1 or -1, which turns `raw` towards the positives, and what to remember of the vote."""

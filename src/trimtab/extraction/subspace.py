@@ -16,16 +16,19 @@ needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from trimtab.directions import Direction
 from trimtab.errors import InputError, UnknownName
 from trimtab.evidence import NEGATIVE, POSITIVE, Evidence
+from trimtab.extraction.davidson import Top
 from trimtab.extraction.method import NOTHING, Method, mean_difference
-from trimtab.extraction.projectors import span, top_of
+from trimtab.extraction.projectors import Together, span, top_of
 
 Weights = Literal["full", "soft"]
 Mode = Literal["projected", "oriented_sum"]
@@ -39,6 +42,8 @@ class Subspace(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"mean", "tokens"})
     signed: ClassVar[bool] = True
     odd: ClassVar[bool] = False
+    #: The tops that `fit_site` has already found, by the identity of the evidence.
+    _found: ClassVar[Mapping[int, Top]] = {}
 
     k: int = 5
     weights: Weights = "full"
@@ -56,12 +61,38 @@ class Subspace(Method):
                     f"value of the knob {knob} of subspace,", getattr(self, knob), get_args(choices)
                 )
 
-    def _raw(self, evidence: Evidence, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    def fit_site(self, evidence: Sequence[Evidence], names: Sequence[str]) -> Iterator[Direction]:
+        """Concepts that are each other's negatives share the sum of all projectors, and the products with it."""
+        chosen = copy.copy(self)
+        if len(evidence) > 1 and all(e.tokens is not None for e in evidence):
+            object.__setattr__(chosen, "_found", self._together(evidence, names))
+        for part, name in zip(evidence, names, strict=True):
+            yield chosen.fit(part, name)
+
+    def _together(self, evidence: Sequence[Evidence], names: Sequence[str]) -> dict[int, Top]:
+        sides = [(e.tokens[POSITIVE], e.tokens[NEGATIVE]) for e in evidence if e.tokens is not None]
+        texts = {id(x): x for p, n in sides for x in (*p, *n)}
+        if 2 * len(texts) > sum(len(p) + len(n) for p, n in sides):  # hardly a text is shared
+            return {}
+        for part, name, (p, n) in zip(evidence, names, sides, strict=True):
+            _check(p + n, part, name)
+        found = Together(list(texts.values()), self._span).tops(sides, self.k)
+        return {id(e): top for e, top in zip(evidence, found, strict=True) if top is not None}
+
+    def _span(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return span(text, self.rank, self.weights == "soft")
+
+    def _top(self, evidence: Evidence, name: str) -> Top:
         assert evidence.tokens is not None
+        if id(evidence) in self._found:
+            return self._found[id(evidence)]
         _check(evidence.tokens[POSITIVE] + evidence.tokens[NEGATIVE], evidence, name)
         sides = [self._side(evidence.tokens[POSITIVE], 1.0), self._side(evidence.tokens[NEGATIVE], -1.0)]
         rows, weights = (np.concatenate(part) for part in zip(*sides, strict=True))
-        values, found = top_of(rows, weights, self.k)
+        return top_of(rows, weights, self.k)
+
+    def _raw(self, evidence: Evidence, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+        values, found = self._top(evidence, name)
         found = found[values > NOTHING]
         if not len(found):
             raise InputError(
@@ -82,7 +113,7 @@ class Subspace(Method):
         return raw, {"eigenvalues": values.tolist(), **gap, "basis": found}
 
     def _side(self, texts: Sequence[np.ndarray], sign: float) -> tuple[np.ndarray, np.ndarray]:
-        parts = [span(x, self.rank, self.weights == "soft") for x in texts]
+        parts = [self._span(x) for x in texts]
         rows, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
         return rows, sign / len(texts) * weights
 

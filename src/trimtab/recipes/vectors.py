@@ -271,13 +271,15 @@ def _fit(
     """Every concept at every site; a warning that several fits gave is given once, with where."""
     directions: list[Direction] = []
     said: dict[str, list[str]] = {}
-    for contrast, sites in zip(contrasts, evidence, strict=True):
-        for site, part in sites.items():
+    names = [c.concept for c in contrasts]
+    for site in evidence[0]:
+        fitted = method.fit_site([part[site] for part in evidence], names)
+        for name in names:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                directions.append(method.fit(part, contrast.concept))
+                directions.append(next(fitted))
             for w in caught:
-                said.setdefault(str(w.message), []).append(f"{contrast.concept!r} at {site}")
+                said.setdefault(str(w.message), []).append(f"{name!r} at {site}")
     for message, places in said.items():
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         warnings.warn(f"{message} ({places[0]}{more})", ExtractionWarning, stacklevel=3)

@@ -16,6 +16,7 @@ from trimtab.analysis.quality.heldout import Scores, auc, cross_scores, fixed_sc
 from trimtab.analysis.quality.influence import influence
 from trimtab.analysis.quality.model_side import ModelSide
 from trimtab.analysis.quality.neurons import Neuron, nearest_neuron
+from trimtab.analysis.quality.readers import PROJECTIONS, ReadBy, reading_layer
 from trimtab.analysis.quality.redundancy import Redundancy, redundancy
 from trimtab.analysis.quality.samples import Sample
 from trimtab.analysis.quality.shortcuts import shortcuts
@@ -122,6 +123,7 @@ def _row(
         norms=Norms(raw, typical, raw / typical if raw is not None and typical else None),
         redundancy=parts.get("redundancy", others_of),
         neuron=parts.get("neuron", lambda: _neuron(model, unit, site)),
+        read_by=parts.get("read_by", lambda: _read_by(model, unit, site)),
         heads=parts.get("heads", lambda: _heads(study, model, unit, concept, site)),
         background=parts.get("background", lambda: background(unit, model.neutral(site))),
         missing=parts.missing,
@@ -186,6 +188,18 @@ def _neuron(model: ModelSide, unit: np.ndarray, site: Site) -> Neuron:
             f"directions at {site.stream} do not live in the residual stream that neurons write to"
         )
     return nearest_neuron(unit, model.neurons(site.layer))
+
+
+def _read_by(model: ModelSide, unit: np.ndarray, site: Site) -> ReadBy:
+    if site.stream not in RESIDUAL:
+        raise Unsupported(f"directions at {site.stream} do not live in the residual stream that MLPs read")
+    info = model.engine.info
+    layer = reading_layer(site, info.n_layers)
+    there = [p for p in PROJECTIONS if Site(layer, p) in info.widths]
+    if not there:
+        raise Unsupported(f"layer {layer} of {info.id} has no gate or up projection that could be proved")
+    found = {p: nearest_neuron(unit, model.readers(layer, p)) for p in there}
+    return ReadBy(layer, found.get("gate"), found.get("up"))
 
 
 def _heads(study: Study, model: ModelSide, unit: np.ndarray, concept: str, site: Site) -> Heads:

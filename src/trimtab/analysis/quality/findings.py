@@ -12,6 +12,7 @@ from trimtab.analysis.quality.heads import Heads
 from trimtab.analysis.quality.heldout import HeldOut
 from trimtab.analysis.quality.influence import Influence
 from trimtab.analysis.quality.neurons import Neuron
+from trimtab.analysis.quality.readers import ReadBy
 from trimtab.analysis.quality.redundancy import Redundancy
 from trimtab.analysis.quality.shortcuts import Shortcuts
 from trimtab.analysis.quality.spectrum import Spectrum
@@ -41,6 +42,7 @@ class SiteQuality:
     split_half: SplitHalf | None = None
     redundancy: Redundancy | None = None
     neuron: Neuron | None = None
+    read_by: ReadBy | None = None
     heads: Heads | None = None
     background: Background | None = None
     influence: Influence | None = None

@@ -1,4 +1,5 @@
-"""What the model has to give to a report, asked once: neutral states, and what heads and neurons of a layer write.
+"""What the model has to give to a report, asked once: neutral states, what heads and neurons of a layer write, and what
+its neurons read.
 
 One layer's matrices are held at a time (a W_down of 4096 x 14336 is a quarter of a gigabyte), so ask layer by layer.
 """
@@ -12,6 +13,7 @@ import numpy as np
 
 from trimtab.analysis.quality.background import Neutral, neutral_states
 from trimtab.analysis.quality.neurons import Neurons
+from trimtab.analysis.quality.readers import reads
 from trimtab.analysis.quality.study import FOUND, NO_MODEL, T
 from trimtab.analysis.quality.writers import written
 from trimtab.engines.base import Engine
@@ -60,6 +62,11 @@ class ModelSide:
         """What the neurons write."""
         engine = self.engine
         return self._at(layer, "down", lambda: Neurons.of(written(engine, layer, "down"), self.seed))
+
+    def readers(self, layer: int, projection: str) -> Neurons:
+        """What the neurons read by "gate" or "up"."""
+        engine = self.engine
+        return self._at(layer, projection, lambda: Neurons.of(reads(engine, layer, projection), self.seed))
 
     def neutral(self, site: Site) -> Neutral:
         """Components of neutral text at a site."""

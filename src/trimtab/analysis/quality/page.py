@@ -212,7 +212,7 @@ def _examples(concept: str, found: Influence | None) -> str:
 
 def _numbers(report: QualityReport) -> str:
     head = ("concept, site", "held-out AUC", "pairs", "halves", "first PC", "dim.", "R²", "÷ typical", "neuron |cos|",
-            "head conc.", "neutral PCs |cos|")  # fmt: skip
+            "gate |cos|", "up |cos|", "head conc.", "neutral PCs |cos|")  # fmt: skip
     judged = {(v.concept, v.site) for v in report.verdicts}
     rows = [
         (
@@ -226,10 +226,11 @@ def _numbers(report: QualityReport) -> str:
 <details open><summary>{len(rows)} rows</summary>{table(head, rows, caption, "wide")}</details></section>"""
 
 
-def _model_cells(row: SiteQuality) -> tuple[str, str, str]:
-    n, h, b = row.neuron, row.heads, row.background
+def _model_cells(row: SiteQuality) -> tuple[str, ...]:
+    h, b, read = row.heads, row.background, row.read_by
+    near = (row.neuron, None if read is None else read.gate, None if read is None else read.up)
     return (
-        "–" if n is None else f"{abs(n.cosine):.2f} ({n.chance:.2f}) #{n.index}",
+        *("–" if n is None else f"{abs(n.cosine):.2f} ({n.chance:.2f}) #{n.index}" for n in near),
         "–" if h is None else f"{h.concentration:.2f} ({h.uniform:.2f})",
         "–" if b is None else " ".join(f"{c:.2f}" for c in b.cosines) + f" ({b.chance:.2f})",
     )
@@ -254,7 +255,8 @@ def _method(report: QualityReport) -> str:
         ("R² on the others", f"Ridge regression (λ = {redundancy.RIDGE:g}) of the vector on those of the others; above "
          f"{redundancy.REDUNDANT:g} it is redundant."),
         ("Neuron", f"Largest |cos| with what one MLP neuron of the layer writes; above {neurons.ONE_NEURON:g} the "
-         "vector is nearly that neuron."),
+         "vector is nearly that neuron. Gate and up: the same with what one neuron of the next MLP reads, the norm "
+         "before it folded in."),
         ("Head concentration", f"Share of the ten strongest heads in the difference of head outputs. Above "
          f"{heads.CONCENTRATED:g} (with 20 heads or fewer: where one head alone writes as much) steering the head is "
          "suggested."),

@@ -141,6 +141,12 @@ def _places(row: SiteQuality) -> tuple[str, ...]:
         found.append(
             f"neuron {n.index} of layer {row.site.layer} writes nearly this direction (cos {n.cosine:+.2f})"
         )
+    for name, n in () if row.read_by is None else (("gate", row.read_by.gate), ("up", row.read_by.up)):
+        if row.read_by is not None and n is not None and n.single:
+            found.append(
+                f"the {name} of neuron {n.index} of layer {row.read_by.layer} reads nearly this direction "
+                f"(cos {n.cosine:+.2f})"
+            )
     return tuple(found)
 
 
