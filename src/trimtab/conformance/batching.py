@@ -1,0 +1,245 @@
+"""Many requests at once: each gets what it gets alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trimtab.conformance.registry import check, ensure
+from trimtab.conformance.stands import Direct
+from trimtab.conformance.subject import NEW, Subject, watch
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines.requests import Request
+from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
+from trimtab.plans import EMPTY, Placement, SteeringPlan
+from trimtab.readouts import Readout
+
+
+def mixed(s: Subject) -> list[Request]:
+    """Requests that differ in everything: prompt, vector, layer, operator, positions, sampling, what is read."""
+    p0, p1, p2 = s.prompts
+    a = 0.6 * s.size(s.middle)
+    table = np.full((4, s.engine.info.width(s.middle)), 0.3 * a / np.sqrt(s.engine.info.width(s.middle)))
+    spec = watch(s.first, s.last)
+    readout = Readout.from_vectors(ConceptVectors.from_directions([s.direction(s.middle, 5)]))
+    gate = Gate(s.direction(s.first, 1), above=float(np.median(s.coordinates(s.first, 1))), layer=s.first.layer)
+    add = s.place(Add(amount=a), s.middle)
+    both = s.place(Ablate(), s.first, 2) | s.place(Add(amount=-0.6 * s.size(s.last)), s.last, 1)
+    return [
+        s.ask(p0, EMPTY, capture=spec, readout=readout),
+        s.ask(p1, add, capture=spec, readout=readout),
+        s.ask(p2, both, temperature=1.0, capture=spec),
+        s.ask(p0, s.place(Pin(a), s.middle, 3, positions="generated"), readout=readout),
+        s.ask(p1, s.place(Deltas(table, start=2), s.middle), new=3, capture=spec),
+        s.ask(p2, EMPTY, temperature=1.0),
+        s.ask(p1, s.place(Add(amount=a), s.middle, gate=gate), temperature=1.0, n=2, capture=watch(s.middle)),
+        s.ask(p0, s.place(Cap(high=0.0), s.first, positions="last_prompt"), capture=spec, readout=readout),
+    ]
+
+
+@check()
+def batchmates(s: Subject) -> str:
+    """In a batch of requests that differ in everything each gets what it gets alone, in any order and company."""
+    requests = mixed(s)
+    alone = [s.run(r)[0] for r in requests]
+    worst = max(s.right(x, r, "alone") for r, done in zip(requests, alone, strict=True) for x in done.samples)
+    orders = (list(range(len(requests))), [3, 6, 0, 7, 2, 5, 1, 4], [0, 1], [1, 0], [4, 0, 5])
+    for order in orders:
+        together = s.run([requests[i] for i in order])
+        for i, done in zip(order, together, strict=True):
+            for j, (got, want) in enumerate(zip(done.samples, alone[i].samples, strict=True)):
+                s.same_sample(got, want, f"request {i}, sample {j}, in batch {order}")
+    return f"{len(requests)} requests in {len(orders)} batches, off by {worst:.1g} nats"
+
+
+@check()
+def batch_sizes(s: Subject) -> str:
+    """Batches of every size up to the largest: no padded row is read, no row is left out."""
+    plan, worst = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle), 0.0
+    sizes = (1, 2, 3, 5, 9, s.stand.batch)
+    for size in sizes:
+        prompts = [s.fresh(5 + i % 7) for i in range(size)]
+        requests = [s.ask(p, plan if i % 2 == 0 else EMPTY, new=3) for i, p in enumerate(prompts)]
+        for i, (request, done) in enumerate(zip(requests, s.run(requests), strict=True)):
+            worst = max(worst, s.right(done.samples[0], request, f"request {i} of {size}"))
+    return f"{', '.join(map(str, sizes))} requests, off by {worst:.1g} nats"
+
+
+@check()
+def distinct_plans(s: Subject) -> str:
+    """As many different vectors as requests in one batch: each request is steered by its own."""
+    prompt, count = s.fresh(16), s.stand.batch
+    sites = [s.sites[i % len(s.sites)] for i in range(count)]
+    requests = [
+        s.ask(prompt, s.place(Add(amount=1.2 * s.size(x)), x, which=10 + i)) for i, x in enumerate(sites)
+    ]
+    done = [d.samples[0] for d in s.run(requests)]
+    worst = max(s.right(x, r, f"vector {i}") for i, (x, r) in enumerate(zip(done, requests, strict=True)))
+    for i, (sample, request) in enumerate(zip(done, requests, strict=True)):
+        s.effect(sample, request, requests[(i + 1) % count].plan, f"vector {i} against its neighbour's")
+    return f"{count} vectors at {len(set(sites))} layers, off by {worst:.1g} nats"
+
+
+@check()
+def strength_sweep(s: Subject) -> str:
+    """One vector at many strengths in one batch, as in a dose response: each request gets its own strength."""
+    prompt, count = s.fresh(16), s.stand.batch
+    doses = np.linspace(-1.5, 1.5, count)
+    requests = [s.ask(prompt, s.place(Add(amount=float(d) * s.size(s.middle)), s.middle)) for d in doses]
+    done = [d.samples[0] for d in s.run(requests)]
+    worst = max(s.right(x, r, f"strength {i}") for i, (x, r) in enumerate(zip(done, requests, strict=True)))
+    s.effect(done[0], requests[0], requests[-1].plan, "the lowest strength against the highest")
+    prints = {x.applied.fingerprint for x in done}
+    ensure(len(prints) == count, f"{count} strengths have {len(prints)} fingerprints")
+    return f"{count} strengths, off by {worst:.1g} nats"
+
+
+@check()
+def n_gt_1(s: Subject) -> str:
+    """Every one of n samples is its own text, steered, captured and read under the request's plan."""
+    a, u = 0.8 * s.size(s.middle), s.direction(s.middle).unit
+    plan = s.place(Add(amount=a), s.middle)
+    found = {}
+    for at in ("before", "after"):
+        request = s.ask(s.prompts[0], plan, new=8, temperature=1.0, n=3, capture=watch(s.middle, at=at))
+        found[at] = s.run(request)[0].samples
+    ensure(len(found["after"]) == 3, f"3 samples were asked for, {len(found['after'])} came")
+    ensure(len({x.tokens for x in found["after"]}) > 1, "the samples of one request are all the same")
+    worst = 0.0
+    for i, (before, after) in enumerate(zip(found["before"], found["after"], strict=True)):
+        ensure(before.tokens == after.tokens, f"sample {i} differs between two equal requests")
+        assert before.capture is not None and after.capture is not None
+        s.same_states(after.capture[s.middle], before.capture[s.middle] + a * u, s.middle, f"sample {i}")
+        worst = max(worst, s.right(after, request, f"sample {i}"))
+        s.effect(after, request, what=f"sample {i}")
+        count = len(s.prompts[0]) + len(after.tokens) - 1
+        ensure(after.applied.tokens_steered == count, f"sample {i}: {after.applied.tokens_steered} tokens steered")
+    return f"3 samples, off by {worst:.1g} nats"
+
+
+@check()
+def seeds(s: Subject) -> str:
+    """A seeded sample is the same alone, among others and in another place; another seed gives another text."""
+    plan = s.place(Add(amount=0.3 * s.size(s.first)), s.first)
+    mine = s.ask(s.prompts[1], plan, temperature=1.0, n=3)
+    others = [s.ask(s.prompts[0], EMPTY, temperature=1.0, seed=1), s.ask(s.prompts[2])]
+    want = [x.tokens for x in s.run(mine)[0].samples]
+    for batch, at in (([mine, *others], 0), ([*others, mine], 2), ([others[0], mine, mine], 2)):
+        got = [x.tokens for x in s.run(batch)[at].samples]
+        ensure(got == want, f"place {at} of a batch of {len(batch)} changes a seeded sample")
+    runs = {s.one(s.ask(s.prompts[1], EMPTY, new=8, temperature=1.0, seed=n)).tokens for n in range(6)}
+    ensure(len(runs) > 1, "six seeds give one text")
+    return f"3 batches; 6 seeds give {len(runs)} texts"
+
+
+@check()
+def id_prefix(s: Subject) -> str:
+    """A plain request whose id begins like a steered one's, or contains it, stays plain, at the same time."""
+    plan = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle)
+    prompt = s.fresh(20)
+    ids = {"run": plan, "run-1": EMPTY, "ru": EMPTY, "0_run": EMPTY, "run-10": plan}
+    requests = [replace(s.ask(prompt, p), id=name) for name, p in ids.items()]
+    for request, done in zip(requests, s.run(requests), strict=True):
+        ensure(done.id == request.id, f"request {request.id} came back as {done.id}")
+        s.right(done.samples[0], request, f"request {request.id}")
+    s.effect(s.one(requests[0]), requests[0])
+    if "plugin" in s.stand.has:
+        _straight(s, prompt, ids)
+        return f"{len(ids)} ids, and the same sent straight to vLLM with n = 3"
+    return f"{len(ids)} ids"
+
+
+def _straight(s: Subject, prompt: Any, ids: dict[str, Any]) -> None:
+    """vLLM's own ids and its own n, past trimtab's front."""
+    resolved = {name: s.engine.resolve(p, prompt) for name, p in ids.items()}
+    direct = [Direct(name, prompt.tokens, p, n=3, temperature=1.0) for name, p in resolved.items()]
+    for request, answers in zip(direct, s.stand.send(s.engine, direct), strict=True):
+        ensure(len(answers) == 3, f"{request.id}: {len(answers)} of 3 samples came back")
+        for i, answer in enumerate(answers):
+            want = s.wanted(prompt, answer.tokens, request.plan)
+            s.same_logprobs(answer.logprobs, want, f"sample {i} of {request.id}, sent straight to vLLM")
+
+
+@check()
+def concurrency(s: Subject) -> str:
+    """Asynchronous calls side by side, each with a plan, a capture and a seed of its own, do not disturb each other."""
+    plans = [r.plan for r in mixed(s)]
+    requests = [
+        s.ask(
+            s.fresh(10 + 3 * i), plans[i % len(plans)], new=8, temperature=float(i % 2), seed=i,
+            capture=watch(s.sites[i % len(s.sites)], positions="generated") if i % 3 == 0 else None,
+        )
+        for i in range(12)
+    ]  # fmt: skip
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(s.engine.agenerate(r) for r in requests))
+
+    worst = 0.0
+    for i, (request, got) in enumerate(zip(requests, asyncio.run(together()), strict=True)):
+        worst = max(worst, s.right(got[0].samples[0], request, f"call {i}"))
+    return f"{len(requests)} calls, off by {worst:.1g} nats"
+
+
+@check()
+def default_plan(s: Subject) -> str:
+    """Inside `steered` requests without a plan use it, a plan of one's own wins, and afterwards nothing is left."""
+    plan = s.place(Add(amount=0.7 * s.size(s.middle)), s.middle)
+    prompt = s.prompts[0]
+    plain, steered = s.one(s.ask(prompt, EMPTY)), s.one(s.ask(prompt, plan))
+    with s.engine.steered(plan):
+        s.same_sample(s.one(s.ask(prompt, None)), steered, "inside")
+        s.same_sample(s.one(s.ask(prompt, EMPTY)), plain, "a plain plan inside")
+        got = asyncio.run(s.engine.agenerate(s.ask(prompt, None)))[0].samples[0]
+        s.same_sample(got, steered, "asynchronous, inside")
+    s.same_sample(s.one(s.ask(prompt, None)), plain, "afterwards")
+    return "inside, inside with a plan, and afterwards"
+
+
+@check()
+def abort(s: Subject) -> str:
+    """Streams that are left in the middle leave nothing behind: no plan, no rows, no memory."""
+    plan = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle) | s.place(Ablate(), s.last, 1)
+    prompt, spec = s.fresh(30), watch(s.middle)
+    want = [s.one(s.ask(prompt, p, capture=spec)) for p in (EMPTY, plan)]
+    for _ in range(3):
+        going: Any = s.engine.stream([s.ask(prompt, plan, new=60, capture=spec)] * 4)
+        next(going), next(going)
+        going.close()
+    waiting: Any = s.engine.stream(s.ask(prompt, plan, capture=spec))
+    events = [next(waiting), next(waiting)]
+    s.same_sample(s.one(s.ask(prompt, EMPTY, capture=spec)), want[0], "a plain request while a stream waits")
+    events += list(waiting)
+    s.same_sample(events[-1].sample, want[1], "a stream that waited")
+    for chosen, expected in zip((EMPTY, plan), want, strict=True):
+        s.same_sample(s.one(s.ask(prompt, chosen, capture=spec)), expected, "after aborted streams")
+    for _ in range(50):
+        s.one(s.ask(prompt, EMPTY, new=1))  # the workers hear of what has ended with the next step
+        if (held := s.stand.held(s.engine)) == 0:
+            break
+    ensure(held == 0, f"{held} programs, rows or records are held for requests that are gone")
+    return "12 streams left after two tokens; nothing is held"
+
+
+@check()
+def many_vectors(s: Subject) -> str:
+    """Far more different vectors than fit at once, one after the other: rows are freed and never mixed up."""
+    count = max(64, s.stand.bank + 2 * s.stand.batch)
+    rng = np.random.default_rng(s.seed)
+    prompt, site = s.fresh(8), s.middle
+    raw = rng.standard_normal((count, s.engine.info.width(site)))
+    plans = [
+        SteeringPlan(Placement(Add(amount=1.2 * s.size(site)), Direction.from_raw("many", site, r), layers=[site.layer]))
+        for r in raw
+    ]
+    worst = 0.0
+    for start in range(0, count, s.stand.batch):
+        requests = [s.ask(prompt, p, new=1) for p in plans[start : start + s.stand.batch]]
+        done = s.run(requests)
+        if start % (8 * s.stand.batch) == 0 or start + s.stand.batch >= count:
+            for i, (request, one) in enumerate(zip(requests, done, strict=True)):
+                worst = max(worst, s.right(one.samples[0], request, f"vector {start + i} of {count}"))
+    return f"{count} vectors, {NEW and s.stand.batch} at a time, off by {worst:.1g} nats"
