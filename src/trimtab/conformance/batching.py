@@ -10,7 +10,7 @@ import numpy as np
 
 from trimtab.conformance.registry import check, ensure
 from trimtab.conformance.stands import Direct
-from trimtab.conformance.subject import NEW, Subject, watch
+from trimtab.conformance.subject import Subject, watch
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.requests import Request
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
@@ -21,13 +21,13 @@ from trimtab.readouts import Readout
 def mixed(s: Subject) -> list[Request]:
     """Requests that differ in everything: prompt, vector, layer, operator, positions, sampling, what is read."""
     p0, p1, p2 = s.prompts
-    a = 0.6 * s.size(s.middle)
+    a = s.push(s.middle, 0.6)
     table = np.full((4, s.engine.info.width(s.middle)), 0.3 * a / np.sqrt(s.engine.info.width(s.middle)))
     spec = watch(s.first, s.last)
     readout = Readout.from_vectors(ConceptVectors.from_directions([s.direction(s.middle, 5)]))
     gate = Gate(s.direction(s.first, 1), above=float(np.median(s.coordinates(s.first, 1))), layer=s.first.layer)
     add = s.place(Add(amount=a), s.middle)
-    both = s.place(Ablate(), s.first, 2) | s.place(Add(amount=-0.6 * s.size(s.last)), s.last, 1)
+    both = s.place(Ablate(), s.first, 2) | s.place(Add(amount=s.push(s.last, -0.6)), s.last, 1)
     return [
         s.ask(p0, EMPTY, capture=spec, readout=readout),
         s.ask(p1, add, capture=spec, readout=readout),
@@ -58,7 +58,7 @@ def batchmates(s: Subject) -> str:
 @check()
 def batch_sizes(s: Subject) -> str:
     """Batches of every size up to the largest: no padded row is read, no row is left out."""
-    plan, worst = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle), 0.0
+    plan, worst = s.place(Add(amount=s.push(s.middle, 0.8)), s.middle), 0.0
     sizes = (1, 2, 3, 5, 9, s.stand.batch)
     for size in sizes:
         prompts = [s.fresh(5 + i % 7) for i in range(size)]
@@ -74,7 +74,7 @@ def distinct_plans(s: Subject) -> str:
     prompt, count = s.fresh(16), s.stand.batch
     sites = [s.sites[i % len(s.sites)] for i in range(count)]
     requests = [
-        s.ask(prompt, s.place(Add(amount=1.2 * s.size(x)), x, which=10 + i)) for i, x in enumerate(sites)
+        s.ask(prompt, s.place(Add(amount=s.push(x, 1.2)), x, which=10 + i)) for i, x in enumerate(sites)
     ]
     done = [d.samples[0] for d in s.run(requests)]
     worst = max(s.right(x, r, f"vector {i}") for i, (x, r) in enumerate(zip(done, requests, strict=True)))
@@ -100,7 +100,7 @@ def strength_sweep(s: Subject) -> str:
 @check()
 def n_gt_1(s: Subject) -> str:
     """Every one of n samples is its own text, steered, captured and read under the request's plan."""
-    a, u = 0.8 * s.size(s.middle), s.direction(s.middle).unit
+    a, u = s.push(s.middle, 0.8), s.direction(s.middle).unit
     plan = s.place(Add(amount=a), s.middle)
     found = {}
     for at in ("before", "after"):
@@ -123,7 +123,7 @@ def n_gt_1(s: Subject) -> str:
 @check()
 def seeds(s: Subject) -> str:
     """A seeded sample is the same alone, among others and in another place; another seed gives another text."""
-    plan = s.place(Add(amount=0.3 * s.size(s.first)), s.first)
+    plan = s.place(Add(amount=s.push(s.first, 0.3)), s.first)
     mine = s.ask(s.prompts[1], plan, temperature=1.0, n=3)
     others = [s.ask(s.prompts[0], EMPTY, temperature=1.0, seed=1), s.ask(s.prompts[2])]
     want = [x.tokens for x in s.run(mine)[0].samples]
@@ -138,7 +138,7 @@ def seeds(s: Subject) -> str:
 @check()
 def id_prefix(s: Subject) -> str:
     """A plain request whose id begins like a steered one's, or contains it, stays plain, at the same time."""
-    plan = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle)
+    plan = s.place(Add(amount=s.push(s.middle, 1.5)), s.middle)
     prompt = s.fresh(20)
     ids = {"run": plan, "run-1": EMPTY, "ru": EMPTY, "0_run": EMPTY, "run-10": plan}
     requests = [replace(s.ask(prompt, p), id=name) for name, p in ids.items()]
@@ -187,7 +187,7 @@ def concurrency(s: Subject) -> str:
 @check()
 def default_plan(s: Subject) -> str:
     """Inside `steered` requests without a plan use it, a plan of one's own wins, and afterwards nothing is left."""
-    plan = s.place(Add(amount=0.7 * s.size(s.middle)), s.middle)
+    plan = s.place(Add(amount=s.push(s.middle, 0.7)), s.middle)
     prompt = s.prompts[0]
     plain, steered = s.one(s.ask(prompt, EMPTY)), s.one(s.ask(prompt, plan))
     with s.engine.steered(plan):
@@ -202,7 +202,7 @@ def default_plan(s: Subject) -> str:
 @check()
 def abort(s: Subject) -> str:
     """Streams that are left in the middle leave nothing behind: no plan, no rows, no memory."""
-    plan = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle) | s.place(Ablate(), s.last, 1)
+    plan = s.place(Add(amount=s.push(s.middle, 0.8)), s.middle) | s.place(Ablate(), s.last, 1)
     prompt, spec = s.fresh(30), watch(s.middle)
     want = [s.one(s.ask(prompt, p, capture=spec)) for p in (EMPTY, plan)]
     for _ in range(3):
@@ -232,7 +232,7 @@ def many_vectors(s: Subject) -> str:
     prompt, site = s.fresh(8), s.middle
     raw = rng.standard_normal((count, s.engine.info.width(site)))
     plans = [
-        SteeringPlan(Placement(Add(amount=1.2 * s.size(site)), Direction.from_raw("many", site, r), layers=[site.layer]))
+        SteeringPlan(Placement(Add(amount=s.push(site, 1.2)), Direction.from_raw("many", site, r), layers=[site.layer]))
         for r in raw
     ]
     worst = 0.0
@@ -242,4 +242,4 @@ def many_vectors(s: Subject) -> str:
         if start % (8 * s.stand.batch) == 0 or start + s.stand.batch >= count:
             for i, (request, one) in enumerate(zip(requests, done, strict=True)):
                 worst = max(worst, s.right(one.samples[0], request, f"vector {start + i} of {count}"))
-    return f"{count} vectors, {NEW and s.stand.batch} at a time, off by {worst:.1g} nats"
+    return f"{count} vectors, {s.stand.batch} at a time, off by {worst:.1g} nats"

@@ -18,10 +18,10 @@ from trimtab.prompts import Prompt
 
 def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
     """Plans for prompts of `end` tokens, from the first token on unless the name says otherwise."""
-    a = 0.6 * s.size(s.middle)
-    every = s.place(Add(amount=0.3 * s.size(s.first)), s.first)
+    a = s.push(s.middle, 0.6)
+    every = s.place(Add(amount=s.push(s.first, 0.3)), s.first)
     for site in s.sites[1:]:
-        every = every | s.place(Add(amount=0.3 * s.size(site)), site)
+        every = every | s.place(Add(amount=s.push(site, 0.3)), site)
     gate = Gate(s.direction(s.first, 1), above=float(np.median(s.coordinates(s.first, 1))), layer=s.first.layer)
     width = s.engine.info.width(s.middle)
     table = a / np.sqrt(width) * np.random.default_rng(1).standard_normal((40, width))
@@ -32,7 +32,7 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
         "ablate": s.place(Ablate(), s.first) | s.place(Ablate(), s.last),
         "cap": s.place(Cap(low=-0.1 * a, high=0.1 * a), s.middle),
         "stack": s.place(Add(amount=a), s.middle) | s.place(Ablate(), s.middle, 1) | s.place(Pin(a), s.middle, 2),
-        "gated": s.place(Add(amount=1.5 * s.size(s.last)), s.last, gate=gate),
+        "gated": s.place(Add(amount=s.push(s.last, 1.5)), s.last, gate=gate),
         "relative": s.place(Add(amount=0.5), s.middle, relative=True, renormalise=True),
         "deltas": s.place(Deltas(table, start=max(0, end - 20)), s.middle),
         "generated": s.place(Add(amount=-a), s.middle, positions="generated"),
@@ -45,7 +45,7 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
 def cache_isolation(s: Subject) -> str:
     """Plain and steered requests with one prompt, in any order, never read each other's keys and values."""
     worst, count = 0.0, 0
-    a = 0.8 * s.size(s.first)
+    a = s.push(s.first, 0.8)
     steered = s.place(Add(amount=a), s.first)
     other = s.place(Add(amount=-a), s.first) | s.place(Ablate(), s.middle, 1)
     for order in ((steered, EMPTY, steered, other, EMPTY), (EMPTY, steered, EMPTY, other, steered)):
@@ -101,18 +101,18 @@ def cache_sharing(s: Subject) -> str:
 def content_not_name(s: Subject) -> str:
     """A name that is given to another vector steers by the new one at once, also where the old one has left a cache."""
     prompt, name, worst = s.fresh(80), "conformance", 0.0
-    kwargs: dict[str, Any] = {"amount": 0.9 * s.size(s.middle), "layers": [s.middle.layer]}
+    kwargs: dict[str, Any] = {"amount": s.push(s.middle, 1.5), "layers": [s.middle.layer]}
     for which in (0, 1, 0):
         s.engine.library[name] = s.direction(s.middle, which)
         try:
-            request = s.ask(prompt, SteeringPlan.add(name, **kwargs))
+            request = s.ask(prompt, SteeringPlan.add(name, **kwargs), new=8)
             sample, resolved = s.one(request), s.resolve(request)
         finally:
             del s.engine.library[name]
         inline = s.engine.resolve(SteeringPlan.add(s.direction(s.middle, which), **kwargs), prompt)
         ensure(resolved.fingerprint == inline.fingerprint, "a named vector has another fingerprint than its content")
         worst = max(worst, s.same_logprobs(sample.logprobs, s.wanted(prompt, sample.tokens, inline), f"vector {which}"))
-        s.effect(sample, s.ask(prompt, inline), SteeringPlan.add(s.direction(s.middle, 1 - which), **kwargs))
+        s.effect(sample, s.ask(prompt, inline, new=8), SteeringPlan.add(s.direction(s.middle, 1 - which), **kwargs))
     return f"one name, two vectors, off by {worst:.1g} nats"
 
 
@@ -140,7 +140,7 @@ def preemption(s: Subject) -> str:
 @check("workers")
 def lost_is_withheld(s: Subject) -> str:
     """A request that the workers cannot steer is an error and not a plain answer; the next one is right."""
-    plan, prompt = s.place(Add(amount=0.8 * s.size(s.first)), s.first, 9), s.fresh(70)
+    plan, prompt = s.place(Add(amount=s.push(s.first, 0.8)), s.first, 9), s.fresh(70)
     request = s.ask(prompt, plan)
     s.stand.forget(s.engine, s.resolve(request))
     try:
@@ -160,7 +160,7 @@ def lost_is_withheld(s: Subject) -> str:
 def registered_twice(s: Subject) -> str:
     """Loading the plugin again changes nothing: edits are not applied twice, nothing recurses."""
     s.stand.register_again()
-    plan, prompt = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle), s.fresh(70)
+    plan, prompt = s.place(Add(amount=s.push(s.middle, 0.8)), s.middle), s.fresh(70)
     worst = 0.0
     for chosen in (plan, EMPTY, plan):
         request = s.ask(prompt, chosen, capture=watch(s.middle))

@@ -11,7 +11,7 @@ from trimtab.engines.requests import Request
 from trimtab.interventions import Add
 from trimtab.plans import EMPTY
 
-REPETITIONS, TOKENS = 7, 24
+REPETITIONS, TOKENS = 7, 16
 #: Below this share of the plain speed something is wrong, rather than slow.
 LEAST = 0.5
 

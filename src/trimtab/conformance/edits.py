@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trimtab.conformance.registry import check, ensure
-from trimtab.conformance.subject import Subject, gap, watch
+from trimtab.conformance.subject import Subject, distance, gap, watch
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Pin
@@ -40,11 +40,11 @@ def changes_output(s: Subject) -> str:
         tables = [
             s.engine.score(ScoreRequest(s.prompts[0], None, p, "last"))[0].distribution for p in (EMPTY, plan)
         ]
-        plain, steered = (np.maximum(t, -15) for t in tables if t is not None)
-        found.append(float(np.abs(plain - steered).max()))
+        plain, steered = (t for t in tables if t is not None)
+        found.append(distance(steered, plain))
         sample = s.one(s.ask(s.prompts[0], plan, new=1))
         ensure(sample.applied.fingerprint != "plain", f"the receipt of a steered request at {site} says plain")
-        ensure(found[-1] > 20 * s.bounds.logprob, f"an Add at {site} changes the output by {found[-1]:.2g} nats")
+        ensure(found[-1] > 3 * s.bounds.table, f"an Add at {site} changes the output by {found[-1]:.2g} nats")
         first = s.wanted(s.prompts[0], sample.tokens, s.engine.resolve(plan, s.prompts[0]))
         s.same_logprobs(sample.logprobs, first, f"the first token under an Add at {site}")
     return "by " + ", ".join(f"{x:.2g}" for x in found) + f" nats at layers {', '.join(map(str, s.layers))}"
@@ -101,11 +101,11 @@ def layers(s: Subject) -> str:
     scores = s.engine.score([ScoreRequest(prompt, None, p, "last") for p in plans])
     for site, plan, score in zip(sites, plans, scores, strict=True):
         assert score.distribution is not None and plain is not None
-        effects.append(float(np.abs(np.maximum(score.distribution, -15) - np.maximum(plain, -15)).max()))
-        ensure(effects[-1] > 20 * s.bounds.logprob, f"an Add at {site} does not reach the output")
+        effects.append(distance(score.distribution, plain))
+        ensure(effects[-1] > 3 * s.bounds.table, f"an Add at {site} does not reach the output")
         if s.truth is not None:
             want = s.truth.run(prompt.tokens, s.engine.resolve(plan, prompt)).logprobs[-1]
-            s.same_logprobs(score.distribution, want, f"an Add at {site}")
+            s.same_logprobs(score.distribution[None], want[None], f"an Add at {site}")
     return f"{len(sites)} layers, by {min(effects):.2g} to {max(effects):.2g} nats"
 
 

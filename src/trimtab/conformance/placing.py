@@ -17,11 +17,17 @@ MESSAGES = (
 )
 
 
-def moved(s: Subject, prompt: Prompt, plan: Any) -> list[bool]:
-    """Which processed tokens of a generation the plan moves at the middle layer."""
-    found = [s.one(s.ask(prompt, plan, capture=watch(s.middle, at=at))).capture for at in ("before", "after")]
-    before, after = (c[s.middle] for c in found if c is not None)
-    return [bool(x) for x in (before != after).any(1)]
+def moved(s: Subject, prompt: Prompt, plans: list[Any]) -> list[list[bool]]:
+    """Which processed tokens of a generation each plan moves at the middle layer; all plans in one batch."""
+    found = [
+        [d.samples[0].capture for d in s.run([s.ask(prompt, p, capture=watch(s.middle, at=at)) for p in plans])]
+        for at in ("before", "after")
+    ]
+    return [
+        [bool(x) for x in (b[s.middle] != a[s.middle]).any(1)]
+        for b, a in zip(*found, strict=True)
+        if b is not None and a is not None
+    ]
 
 
 @check()
@@ -36,9 +42,9 @@ def positions(s: Subject) -> str:
     ]  # fmt: skip
     if prompt.spans:
         kinds += [{"role": role} for role in sorted({x.role for x in prompt.spans})]
-    for op in (Add(amount=0.5 * s.size(s.middle)), Pin(0.9 * s.size(s.middle))):
-        for kind in kinds:
-            got = moved(s, prompt, s.place(op, s.middle, positions=kind))
+    for op in (Add(amount=s.push(s.middle, 0.5)), Pin(0.9 * s.size(s.middle))):
+        plans = [s.place(op, s.middle, positions=kind) for kind in kinds]
+        for kind, got in zip(kinds, moved(s, prompt, plans), strict=True):
             want = [in_ranges(i, resolve_positions(kind, prompt)) for i in range(length + NEW - 1)]
             wrong = [i for i, (a, b) in enumerate(zip(got, want, strict=True)) if a != b]
             ensure(not wrong, f"{op.op} at {kind}: tokens {wrong} are wrong (the prompt has {length})")
@@ -49,12 +55,12 @@ def positions(s: Subject) -> str:
 def prompt_step(s: Subject) -> str:
     """The step that reads the prompt is steered: the first token is already drawn from the steered distribution."""
     prompt = s.fresh(24)
-    plan = s.place(Add(amount=0.8 * s.size(s.middle)), s.middle)
+    plan = s.place(Add(amount=s.push(s.middle, 1.5)), s.middle)
     request = s.ask(prompt, plan, new=1)
     sample = s.one(request)
     effect = s.effect(sample, request)
     s.right(sample, request, "the first token")
-    later = s.ask(prompt, s.place(Add(amount=0.8 * s.size(s.middle)), s.middle, positions="generated"), new=1)
+    later = s.ask(prompt, s.place(Add(amount=s.push(s.middle, 1.5)), s.middle, positions="generated"), new=1)
     s.right(s.one(later), later, "the first token under a plan for generated tokens")
     return f"{effect:.2g} nats away from plain, as it should be"
 
@@ -63,7 +69,7 @@ def prompt_step(s: Subject) -> str:
 def decode_steps(s: Subject) -> str:
     """Step by step with a cache gives what one full pass over the same tokens gives, and every step is steered."""
     prompt, worst = s.fresh(24), 0.0
-    a = 0.8 * s.size(s.middle)
+    a = s.push(s.middle, 0.8)
     plans = {
         "all tokens": s.place(Add(amount=a), s.middle),
         "generated tokens": s.place(Add(amount=a), s.middle, positions="generated"),
@@ -86,7 +92,7 @@ def chunking(s: Subject) -> str:
     """A prompt that is read in chunks gives what it gives whole, with edits that begin and end inside chunks."""
     size, worst = s.stand.chunk, 0.0
     engine = s.stand.in_chunks(s.engine)
-    a, spec = 0.6 * s.size(s.middle), watch(s.middle, s.last)
+    a, spec = s.push(s.middle, 0.6), watch(s.middle, s.last)
     plans = {
         "plain": s.engine.resolve(None, s.prompts[0]),
         "all": s.place(Add(amount=a), s.middle),

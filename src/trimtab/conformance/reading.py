@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.registry import Failed, check, ensure
-from trimtab.conformance.subject import NEW, Subject, gap, watch
+from trimtab.conformance.subject import NEW, Subject, distance, gap, watch
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
@@ -116,7 +116,7 @@ def reading_parity(s: Subject) -> str:
 def operators(s: Subject) -> dict[str, SteeringPlan]:
     """A plan for every operator and flag at the middle layer, of sizes that matter there."""
     site = s.middle
-    a, middle = 0.6 * s.size(site), gap(s.coordinates(site))
+    a, middle = s.push(site, 0.9), gap(s.coordinates(site))
     width = s.engine.info.width(site)
     table = a / np.sqrt(width) * np.linspace(-1, 1.5, 6 * width).reshape(6, -1)
     gate = Gate(s.direction(site, 1), above=gap(s.coordinates(site, 1)))
@@ -151,7 +151,7 @@ def score_parity(s: Subject) -> str:
         if table is None or table.shape[0] != len(prompt) + len(extra):
             raise Failed(f"{name}: not a distribution after every token")
         off = float(np.abs(np.exp(table.astype(np.float64)).sum(1) - 1).max())
-        ensure(off < max(1e-3, s.bounds.logprob), f"{name}: probabilities sum to 1 only within {off:.2g}")
+        ensure(off < max(1e-3, s.bounds.table), f"{name}: probabilities sum to 1 only within {off:.2g}")
         chosen = table[np.arange(len(prompt) - 1, len(table) - 1), list(extra)]
         s.same_logprobs(got.logprobs, chosen, f"{name}: the score of its own distribution")
         if s.truth is not None:
@@ -177,8 +177,8 @@ def generation_parity(s: Subject) -> str:
         for name, request, done in zip(plans, requests, s.run(requests), strict=True):
             worst = max(worst, s.right(done.samples[0], request, name))
             plain = s.wanted(s.prompts[1], done.samples[0].tokens, EMPTY)
-            weak += float(np.abs(plain - done.samples[0].logprobs).max()) < 20 * s.bounds.logprob
-    ensure(weak <= len(plans), f"{weak} of {2 * len(plans)} plans are too weak to prove anything")
+            weak += not s.clear(distance(done.samples[0].logprobs, plain))
+    ensure(weak <= len(plans) + 2, f"{weak} of {2 * len(plans)} plans are too weak to prove anything")
     against = "Transformers in float32" if s.truth is not None else "its own scores"
     return f"{len(plans)} plans, off by {worst:.1g} nats from {against}; the plain engine by {s.noise[1]:.1g}"
 

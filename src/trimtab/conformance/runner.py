@@ -17,7 +17,7 @@ from trimtab.engines import load_engine
 from trimtab.engines.base import Engine
 from trimtab.errors import InputError, UnknownName
 
-Tell = Callable[[Entry, int, int], None]
+Tell = Callable[[Entry], None]
 #: How a comparison is chosen: where possible, always (an error where it is not), never.
 COMPARE = ("auto", "transformers", "itself")
 
@@ -36,7 +36,7 @@ def verify(
     """Start `engine` on a local model folder (or "embedded") and run its checks, or those named in `only`.
 
     `options` go to the engine's `load`. `compare` "transformers" insists on the comparison in float32, "itself" leaves
-    it out; `tell(entry, index, count)` hears of every check as it ends.
+    it out; `tell(entry)` hears of every check as it ends.
     """
     check_names(engine, only)
     if compare not in COMPARE:
@@ -72,17 +72,17 @@ def run_checks(
         {
             "dtype": info.dtype,
             "layers": list(subject.layers),
-            "bounds": {"state": bounds.state, "logprob": bounds.logprob},
-            "plain_error": {"state": subject.noise[0], "logprob": subject.noise[1]},
+            "bounds": {"state": bounds.state, "logprob": bounds.logprob, "distribution": bounds.table},
+            "plain_error": dict(zip(("state", "logprob", "distribution"), subject.noise, strict=True)),
         }
     )
-    for i, name in enumerate(names):
+    for name in names:
         if only and name not in only:
             report.not_run.append((name, "not chosen"))
             continue
         entry = _run(name, subject, report)
         if entry is not None and tell is not None:
-            tell(entry, i, len(names))
+            tell(entry)
     told = [e.name for e in report.checks] + [n for n, _ in report.not_run]
     if sorted(told) != sorted(names):
         raise RuntimeError(f"the report does not name every check once: {sorted(set(names) ^ set(told))}")

@@ -29,26 +29,29 @@ POOL = (
     "the river, and nobody asked why. She opened the letter, read it twice and put it away. Rain fell on the roof."
 )
 NEW = 6  # tokens generated where a check looks into decoding
-#: An effect that is not this many times larger than the allowed error proves nothing.
-CLEAR = 20.0
+#: Log-probabilities below this are rounding more than anything else, and need only be as low.
+BOTTOM = -10.0
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The largest errors allowed: of a state as a share of the typical norm at its site, of a log-probability in
-    nats. `ceiling` is how far they may rise with the plain engine's own rounding."""
+    """The largest errors allowed: of a state as a share of the typical norm at its site, in nats of the
+    log-probabilities of tokens that were chosen, and of the whole vocabulary's. `ceiling` is how far they may rise with
+    the plain engine's own rounding; an effect that is not `clear` times larger than the allowed error proves nothing."""
 
     state: float
     logprob: float
+    table: float
     ceiling: float = 10.0
+    clear: float = 20.0
 
 
 #: By the engine's number format; rounding that a plain run already shows is allowed for on top (`Subject.measure`).
 BOUNDS = {
-    "float64": Bounds(1e-6, 1e-6, 1.0),
-    "float32": Bounds(2e-5, 1e-4),
-    "float16": Bounds(5e-3, 2e-2),
-    "bfloat16": Bounds(3e-2, 1.5e-1),
+    "float64": Bounds(1e-6, 1e-6, 1e-6, 1.0),
+    "float32": Bounds(2e-5, 1e-4, 1e-4),
+    "float16": Bounds(5e-3, 2e-2, 4e-2, 4.0, 3.0),
+    "bfloat16": Bounds(3e-2, 2e-1, 3e-1, 4.0, 3.0),
 }
 
 
@@ -82,28 +85,34 @@ class Subject:
             there = self.vectors.layers() or there
         return tuple(sorted({there[0], there[len(there) // 2], there[-1]}))
 
-    def measure(self) -> tuple[float, float]:
-        """Errors (of states, of log-probabilities) of the plain engine against the truth, and by how much the bounds
-        rise for it. An engine that is further off when plain fails what compares it."""
+    def measure(self) -> tuple[float, float, float]:
+        """Errors of the plain engine against the truth: of states, of chosen tokens, of distributions. The bounds rise
+        with them, to their ceiling; an engine that is further off when plain fails what compares it."""
         if self.truth is None:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         site, prompt = Site(self.layers[-1]), self.prompts[0]
         want = self.truth.run(prompt.tokens, EMPTY)
         size = float(np.median(np.linalg.norm(want.before[site], axis=1)))
         state = np.abs(self.engine.capture(prompt, [site], plan=EMPTY)[0][site] - want.before[site]).max()
         got = self.engine.score(ScoreRequest(prompt, None, EMPTY, "all"))[0].distribution
         assert got is not None
-        likely = want.logprobs > -15  # nobody draws the others, and their rounding is theirs
-        noise = float(state) / max(size, 1e-9), float(np.abs(got - want.logprobs)[likely].max())
-        base = self.bounds
-        self.bounds = Bounds(
-            *(
-                max(floor, min(4 * n, floor * base.ceiling))
-                for floor, n in zip((base.state, base.logprob), noise, strict=True)
-            ),
-            ceiling=base.ceiling,
+        requests = [self.ask(p, EMPTY, temperature=t) for p in self.prompts for t in (0.0, 1.0)]
+        chosen = max(
+            distance(d.samples[0].logprobs, self.wanted(d.prompt, d.samples[0].tokens, EMPTY))
+            for d in self.run(requests)
         )
+        noise = float(state) / max(size, 1e-9), chosen, distance(got, want.logprobs)
+        base = self.bounds
+        risen = [
+            max(floor, min(3 * n, floor * base.ceiling))
+            for floor, n in zip((base.state, base.logprob, base.table), noise, strict=True)
+        ]
+        self.bounds = replace(base, state=risen[0], logprob=risen[1], table=risen[2])
         return noise
+
+    def clear(self, effect: float) -> bool:
+        """Whether an effect in nats is far above what rounding may do."""
+        return effect > self.bounds.clear * self.bounds.logprob
 
     # --- places, directions, plans -----------------------------------------------------------------------------
 
@@ -135,6 +144,11 @@ class Subject:
     def size(self, site: Site) -> float:
         """Median norm of plain states."""
         return float(np.median(np.linalg.norm(self.plain(site), axis=1)))
+
+    def push(self, site: Site, share: float) -> float:
+        """A displacement of `share` typical norms, and twice that where the number format is coarse: its effect must
+        stand out of the rounding."""
+        return share * self.size(site) * (1.0 if self.bounds.clear > 10 else 2.0)
 
     @functools.cache  # noqa: B019
     def direction(self, site: Site, which: int = 0) -> Direction:
@@ -233,9 +247,9 @@ class Subject:
         mine, others = (
             self.wanted(prompt, sample.tokens, self.engine.resolve(p, prompt)) for p in (request.plan, other)
         )
-        found = float(np.abs(mine - others).max())
+        found = distance(mine, others)
         ensure(
-            found > CLEAR * self.bounds.logprob,
+            self.clear(found),
             f"{what or 'the plan'} changes the output by {found:.2g} nats only: too weak to prove anything",
         )
         return found
@@ -257,10 +271,10 @@ class Subject:
         return error
 
     def same_logprobs(self, got: np.ndarray, want: np.ndarray, what: str = "") -> float:
-        """Log-probabilities agree; the error in nats. What lies below e^-15 need only be as unlikely."""
+        """Log-probabilities [n] of chosen tokens, or distributions [..., V], agree; the error in nats."""
         ensure(got.shape == want.shape, f"{what}: {got.shape} log-probabilities came back, not {want.shape}")
-        error = float(np.abs(np.maximum(got, -15) - np.maximum(want, -15)).max())
-        ensure(error <= self.bounds.logprob, f"{what}: off by {error:.2g} nats")
+        error, allowed = distance(got, want), self.bounds.table if got.ndim > 1 else self.bounds.logprob
+        ensure(error <= allowed, f"{what}: off by {error:.2g} nats")
         return error
 
     def same_sample(self, got: Sample, want: Sample, what: str) -> None:
@@ -279,6 +293,13 @@ class Subject:
                 raise Failed(f"{what}: no readings")
             for i, site in enumerate(want.readings.sites):
                 self.same_states(got.readings.values[:, i], want.readings.values[:, i], site, what)
+
+
+def distance(got: np.ndarray, want: np.ndarray) -> float:
+    """The largest difference of log-probabilities, in nats; inf where one of them is no number."""
+    if np.isnan(got).any() or np.isnan(want).any():
+        return float("inf")
+    return float(np.abs(np.maximum(got, BOTTOM) - np.maximum(want, BOTTOM)).max(initial=0.0))
 
 
 def gap(values: np.ndarray) -> float:
