@@ -10,9 +10,9 @@ import numpy as np
 
 from trimtab.conformance.registry import check, ensure
 from trimtab.conformance.stands import Direct
-from trimtab.conformance.subject import Subject, watch
+from trimtab.conformance.subject import Subject, distance, watch
 from trimtab.directions import ConceptVectors, Direction
-from trimtab.engines.requests import Request
+from trimtab.engines.requests import Request, ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
 from trimtab.plans import EMPTY, Placement, SteeringPlan
 from trimtab.readouts import Readout
@@ -136,6 +136,25 @@ def seeds(s: Subject) -> str:
 
 
 @check()
+def filters(s: Subject) -> str:
+    """top_k 1 and a tiny top_p are greedy; top_k 2 draws only the two likeliest tokens of the steered distribution."""
+    plan, prompt = s.place(Add(amount=s.push(s.middle, 0.3)), s.middle), s.prompts[0]
+    greedy = s.one(s.ask(prompt, plan)).tokens
+    for name, narrow in (("top_k 1", {"top_k": 1}), ("top_p 1e-6", {"top_p": 1e-6})):
+        got = s.one(s.ask(prompt, plan, temperature=1.0, **narrow)).tokens
+        ensure(got == greedy, f"{name} is not greedy")
+    drawn = s.run(s.ask(prompt, plan, temperature=2.0, top_k=2, n=4))[0].samples
+    for sample in drawn:
+        table = s.engine.score(ScoreRequest(prompt, sample.tokens, plan, "all"))[0].distribution
+        assert table is not None
+        for i, token in enumerate(sample.tokens):
+            row = table[len(prompt) - 1 + i]
+            least = np.sort(row)[-2] - 2 * s.bounds.table
+            ensure(row[token] >= least, f"top_k 2 drew token {token}, which is not among the two likeliest")
+    return f"greedy twice; {len(drawn)} samples of the two likeliest"
+
+
+@check()
 def id_prefix(s: Subject) -> str:
     """A plain request whose id begins like a steered one's, or contains it, stays plain, at the same time."""
     plan = s.place(Add(amount=s.push(s.middle, 1.5)), s.middle)
@@ -154,7 +173,7 @@ def id_prefix(s: Subject) -> str:
 
 def _straight(s: Subject, prompt: Any, ids: dict[str, Any]) -> None:
     """vLLM's own ids and its own n, past trimtab's front."""
-    resolved = {name: s.engine.resolve(p, prompt) for name, p in ids.items()}
+    resolved = {name: s.resolved(p, prompt) for name, p in ids.items()}
     direct = [Direct(name, prompt.tokens, p, n=3, temperature=1.0) for name, p in resolved.items()]
     for request, answers in zip(direct, s.stand.send(s.engine, direct), strict=True):
         ensure(len(answers) == 3, f"{request.id}: {len(answers)} of 3 samples came back")
@@ -204,6 +223,7 @@ def abort(s: Subject) -> str:
     """Streams that are left in the middle leave nothing behind: no plan, no rows, no memory."""
     plan = s.place(Add(amount=s.push(s.middle, 0.8)), s.middle) | s.place(Ablate(), s.last, 1)
     prompt, spec = s.fresh(30), watch(s.middle)
+    # Plain requests have no plan at all here: what an abandoned stream left as the default would reach them.
     want = [s.one(s.ask(prompt, p, capture=spec)) for p in (EMPTY, plan)]
     for _ in range(3):
         going: Any = s.engine.stream([s.ask(prompt, plan, new=60, capture=spec)] * 4)
@@ -211,10 +231,10 @@ def abort(s: Subject) -> str:
         going.close()
     waiting: Any = s.engine.stream(s.ask(prompt, plan, capture=spec))
     events = [next(waiting), next(waiting)]
-    s.same_sample(s.one(s.ask(prompt, EMPTY, capture=spec)), want[0], "a plain request while a stream waits")
+    s.same_sample(s.one(s.ask(prompt, None, capture=spec)), want[0], "a plain request while a stream waits")
     events += list(waiting)
     s.same_sample(events[-1].sample, want[1], "a stream that waited")
-    for chosen, expected in zip((EMPTY, plan), want, strict=True):
+    for chosen, expected in zip((None, plan), want, strict=True):
         s.same_sample(s.one(s.ask(prompt, chosen, capture=spec)), expected, "after aborted streams")
     for _ in range(50):
         s.one(s.ask(prompt, EMPTY, new=1))  # the workers hear of what has ended with the next step
@@ -235,11 +255,14 @@ def many_vectors(s: Subject) -> str:
         SteeringPlan(Placement(Add(amount=s.push(site, 1.2)), Direction.from_raw("many", site, r), layers=[site.layer]))
         for r in raw
     ]
-    worst = 0.0
+    worst, found = 0.0, []
     for start in range(0, count, s.stand.batch):
         requests = [s.ask(prompt, p, new=1) for p in plans[start : start + s.stand.batch]]
         done = s.run(requests)
         if start % (8 * s.stand.batch) == 0 or start + s.stand.batch >= count:
             for i, (request, one) in enumerate(zip(requests, done, strict=True)):
                 worst = max(worst, s.right(one.samples[0], request, f"vector {start + i} of {count}"))
+                found.append(distance(s.wanted(prompt, one.samples[0].tokens, EMPTY), one.samples[0].logprobs))
+    ensure(s.clear(float(np.median(found))), "the vectors are too weak to prove anything")
+    ensure(min(found) > 0, "a vector was not applied at all")
     return f"{count} vectors, {s.stand.batch} at a time, off by {worst:.1g} nats"

@@ -90,7 +90,7 @@ def cache_sharing(s: Subject) -> str:
         ("the same at another strength", s.place(Add(amount=1.5 * a), s.first), 0),
     ]
     for i, (name, plan, expected) in enumerate(turns):
-        resolved = s.engine.resolve(plan, prompt)
+        resolved = s.resolved(plan, prompt)
         answer = s.stand.send(s.engine, [Direct(f"share-{i}", prompt.tokens, resolved, new=NEW)])[0][0]
         ensure(answer.cached == expected, f"{name}: {answer.cached} tokens came from the cache, not {expected}")
         s.same_logprobs(answer.logprobs, s.wanted(prompt, answer.tokens, resolved), name)
@@ -106,10 +106,10 @@ def content_not_name(s: Subject) -> str:
         s.engine.library[name] = s.direction(s.middle, which)
         try:
             request = s.ask(prompt, SteeringPlan.add(name, **kwargs), new=8)
-            sample, resolved = s.one(request), s.resolve(request)
+            sample, resolved = s.one(request), s.resolved(request.plan, request.prompt)
         finally:
             del s.engine.library[name]
-        inline = s.engine.resolve(SteeringPlan.add(s.direction(s.middle, which), **kwargs), prompt)
+        inline = s.resolved(SteeringPlan.add(s.direction(s.middle, which), **kwargs), prompt)
         ensure(resolved.fingerprint == inline.fingerprint, "a named vector has another fingerprint than its content")
         worst = max(worst, s.same_logprobs(sample.logprobs, s.wanted(prompt, sample.tokens, inline), f"vector {which}"))
         s.effect(sample, s.ask(prompt, inline, new=8), SteeringPlan.add(s.direction(s.middle, 1 - which), **kwargs))
@@ -142,7 +142,7 @@ def lost_is_withheld(s: Subject) -> str:
     """A request that the workers cannot steer is an error and not a plain answer; the next one is right."""
     plan, prompt = s.place(Add(amount=s.push(s.first, 0.8)), s.first, 9), s.fresh(70)
     request = s.ask(prompt, plan)
-    s.stand.forget(s.engine, s.resolve(request))
+    s.stand.forget(s.engine, s.resolved(request.plan, request.prompt))
     try:
         sample = s.one(request)
     except SteeringLost as error:

@@ -27,7 +27,7 @@ def downstream(s: Subject, plan: SteeringPlan) -> float:
     prompt = s.prompts[0]
     got = s.engine.score(ScoreRequest(prompt, None, plan, "all"))[0].distribution
     assert got is not None
-    want = s.truth.run(prompt.tokens, s.engine.resolve(plan, prompt)).logprobs
+    want = s.truth.run(prompt.tokens, s.resolved(plan, prompt)).logprobs
     return s.same_logprobs(got, want, "the output")
 
 
@@ -45,7 +45,7 @@ def changes_output(s: Subject) -> str:
         sample = s.one(s.ask(s.prompts[0], plan, new=1))
         ensure(sample.applied.fingerprint != "plain", f"the receipt of a steered request at {site} says plain")
         ensure(found[-1] > 3 * s.bounds.table, f"an Add at {site} changes the output by {found[-1]:.2g} nats")
-        first = s.wanted(s.prompts[0], sample.tokens, s.engine.resolve(plan, s.prompts[0]))
+        first = s.wanted(s.prompts[0], sample.tokens, s.resolved(plan, s.prompts[0]))
         s.same_logprobs(sample.logprobs, first, f"the first token under an Add at {site}")
     return "by " + ", ".join(f"{x:.2g}" for x in found) + f" nats at layers {', '.join(map(str, s.layers))}"
 
@@ -104,7 +104,7 @@ def layers(s: Subject) -> str:
         effects.append(distance(score.distribution, plain))
         ensure(effects[-1] > 3 * s.bounds.table, f"an Add at {site} does not reach the output")
         if s.truth is not None:
-            want = s.truth.run(prompt.tokens, s.engine.resolve(plan, prompt)).logprobs[-1]
+            want = s.truth.run(prompt.tokens, s.resolved(plan, prompt)).logprobs[-1]
             s.same_logprobs(score.distribution[None], want[None], f"an Add at {site}")
     return f"{len(sites)} layers, by {min(effects):.2g} to {max(effects):.2g} nats"
 

@@ -7,6 +7,7 @@ from typing import Any
 from trimtab.conformance.registry import check, ensure
 from trimtab.conformance.subject import NEW, Subject, watch
 from trimtab.interventions import Add, Pin
+from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt, in_ranges, resolve_positions
 
 MESSAGES = (
@@ -94,7 +95,7 @@ def chunking(s: Subject) -> str:
     engine = s.stand.in_chunks(s.engine)
     a, spec = s.push(s.middle, 0.6), watch(s.middle, s.last)
     plans = {
-        "plain": s.engine.resolve(None, s.prompts[0]),
+        "plain": EMPTY,
         "all": s.place(Add(amount=a), s.middle),
         "inside one chunk": s.place(Add(amount=2 * a), s.middle, positions={"ranges": [[size + 2, size + 5]]}),
         "over an edge": s.place(Add(amount=a), s.middle, positions={"ranges": [[size - 2, 2 * size + 1]]}),

@@ -31,7 +31,7 @@ def capture_parity(s: Subject) -> str:
         for at in ("before", "after"):
             captures = s.engine.capture(list(s.prompts), s.sites, at=at, plan=plan)
             for prompt, capture in zip(s.prompts, captures, strict=True):
-                resolved = s.engine.resolve(plan, prompt)
+                resolved = s.resolved(plan, prompt)
                 for site in s.sites:
                     want = s.wanted_states(prompt, (), resolved, site, at)
                     worst = max(worst, s.same_states(capture[site], want, site, f"{at} the edits"))
@@ -155,7 +155,7 @@ def score_parity(s: Subject) -> str:
         chosen = table[np.arange(len(prompt) - 1, len(table) - 1), list(extra)]
         s.same_logprobs(got.logprobs, chosen, f"{name}: the score of its own distribution")
         if s.truth is not None:
-            want = s.truth.run((*prompt.tokens, *extra), s.engine.resolve(request.plan, prompt)).logprobs
+            want = s.truth.run((*prompt.tokens, *extra), s.resolved(request.plan, prompt)).logprobs
         else:
             alone = s.engine.score(request)[0].distribution
             assert alone is not None

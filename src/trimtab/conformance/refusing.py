@@ -79,7 +79,7 @@ def malformed_refused(s: Subject) -> str:
 def unknown_refused(s: Subject) -> str:
     """A vector, layer or stream that does not exist is an error, and never served plain."""
     p, outside = s.prompts[0], s.engine.info.n_layers
-    resolved = s.engine.resolve(s.place(Add(amount=1.0), s.first), p)
+    resolved = s.resolved(s.place(Add(amount=1.0), s.first), p)
     placement = resolved.placements[0]
     beyond = ResolvedPlan((type(placement)(**{**vars(placement), "site": Site(outside)}),), resolved.vectors)
     unknown = SteeringPlan.add("nobody", amount=1.0, layers=[0])
@@ -153,7 +153,7 @@ def receipts(s: Subject) -> str:
     }
     requests = [s.ask(p, chosen) for chosen, _, _ in cases.values()]
     for (name, (_, steered, concepts)), request, done in zip(cases.items(), requests, s.run(requests), strict=True):
-        applied, resolved = done.samples[0].applied, s.resolve(request)
+        applied, resolved = done.samples[0].applied, s.resolved(request.plan, request.prompt)
         ensure(applied.fingerprint == resolved.fingerprint, f"{name}: another fingerprint than its plan's")
         ensure(applied.sites == resolved.sites, f"{name}: sites {applied.sites}, not {resolved.sites}")
         ensure(len(applied.concepts) == concepts, f"{name}: concepts {applied.concepts}")

@@ -143,12 +143,12 @@ def mixture(s: Subject) -> str:
         whole = whole | part
     if s.truth is not None:
         return f"off by {downstream(s, whole):.1g} nats"
-    scored = s.wanted(s.prompts[0], s.prompts[1].tokens, s.engine.resolve(whole, s.prompts[0]))
+    scored = s.wanted(s.prompts[0], s.prompts[1].tokens, s.resolved(whole, s.prompts[0]))
     for i in range(len(parts)):
         rest = [p for j, p in enumerate(parts) if j != i]
         fewer = rest[0]
         for part in rest[1:]:
             fewer = fewer | part
-        other = s.wanted(s.prompts[0], s.prompts[1].tokens, s.engine.resolve(fewer, s.prompts[0]))
+        other = s.wanted(s.prompts[0], s.prompts[1].tokens, s.resolved(fewer, s.prompts[0]))
         ensure(not np.array_equal(scored, other), f"placement {i} of the plan makes no difference")
     return f"{len(parts)} placements, each makes a difference"

@@ -192,7 +192,7 @@ class Subject:
 
     def ask(self, prompt: Prompt, plan: PlanLike = EMPTY, new: int = NEW, **fields: Any) -> Request:
         """A greedy request; a temperature comes with a seed."""
-        sampling = {k: fields.pop(k) for k in ("temperature", "seed", "n", "stop") if k in fields}
+        sampling = {k: fields.pop(k) for k in ("temperature", "seed", "n", "stop", "top_k", "top_p") if k in fields}
         if sampling.get("temperature"):
             sampling.setdefault("seed", 7)
         return Request(prompt, plan, Sampling(max_tokens=new, ignore_eos=True, **sampling), **fields)
@@ -229,7 +229,7 @@ class Subject:
     def right(self, sample: Any, request: Request, what: str = "") -> float:
         """A sample is what its plan makes of its prompt, alone: every log-probability, every captured state. The largest
         error in nats; raises `Failed`."""
-        prompt, plan = request.prompt, self.resolve(request)
+        prompt, plan = request.prompt, self.resolved(request.plan, request.prompt)
         assert isinstance(prompt, Prompt)
         error = self.same_logprobs(sample.logprobs, self.wanted(prompt, sample.tokens, plan), what)
         capture = getattr(sample, "capture", None)
@@ -245,7 +245,7 @@ class Subject:
         prompt = request.prompt
         assert isinstance(prompt, Prompt)
         mine, others = (
-            self.wanted(prompt, sample.tokens, self.engine.resolve(p, prompt)) for p in (request.plan, other)
+            self.wanted(prompt, sample.tokens, self.resolved(p, prompt)) for p in (request.plan, other)
         )
         found = distance(mine, others)
         ensure(
@@ -254,10 +254,11 @@ class Subject:
         )
         return found
 
-    def resolve(self, request: Request) -> ResolvedPlan:
-        """The request's plan."""
-        assert isinstance(request.prompt, Prompt)
-        return self.engine.resolve(request.plan, request.prompt)
+    def resolved(self, plan: PlanLike, prompt: Any) -> ResolvedPlan:
+        """The plan in absolute numbers; not by the engine, which may get that wrong too."""
+        if isinstance(plan, SteeringPlan):
+            return plan.resolve(prompt, self.engine.library, self.engine.info)
+        return plan or EMPTY
 
     # --- comparisons --------------------------------------------------------------------------------------------
 
