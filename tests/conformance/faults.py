@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.stands import Answer, Direct, ReferenceStand
-from trimtab.engines.base import Engine
 from trimtab.engines.reference import ReferenceEngine
-from trimtab.engines.requests import Event, PlanLike, Request, ScoreRequest
+from trimtab.engines.requests import Event, PlanLike, Request, Sampling
 from trimtab.errors import InputError, Mismatch, SteeringLost
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt
@@ -27,8 +26,8 @@ SERVED = ("prefix_cache", "preemption", "bank", "plugin", "workers")
 
 
 class ServedStand(ReferenceStand):
-    """The reference as if it were served: preempted now and then, with workers that can forget, with a prefix cache that
-    knows plans by the content of their first steered block."""
+    """The reference as if it were served: preempted now and then, with workers that can forget, with a prefix cache
+    that knows plans by their content."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,11 +48,11 @@ class ServedStand(ReferenceStand):
     registered = False
 
     def send(self, engine: Any, requests: Sequence[Direct]) -> list[list[Answer]]:
-        from trimtab.engines.requests import Sampling
-
         found = []
         for r in requests:
-            sampling = Sampling(r.new, r.temperature, seed=5 if r.temperature else None, n=r.n, ignore_eos=True)
+            sampling = Sampling(
+                r.new, r.temperature, seed=5 if r.temperature else None, n=r.n, ignore_eos=True
+            )
             plan = engine.matched(r) if hasattr(engine, "matched") else r.plan
             (done,) = engine.generate(Request(Prompt(r.tokens), plan, sampling))
             cached = self.cached(engine, r)
@@ -302,9 +301,7 @@ class CapturesFromTheStart(ReferenceEngine):
     """As many rows as were asked for, but always the first ones."""
 
     def _capture(self, items: Any, sites: Any, at: str) -> Any:
-        return super()._capture(
-            [replace(i, positions=np.arange(len(i.positions))) for i in items], sites, at
-        )
+        return super()._capture([replace(i, positions=np.arange(len(i.positions))) for i in items], sites, at)
 
 
 # --- what only a server does --------------------------------------------------------------------------------------
@@ -391,6 +388,3 @@ class AppliesEveryEditTwice(Served):
                 for r in requests
             ]
         yield from super()._iterate(requests)
-
-
-__all__ = ["FAULTS", "Engine", "Fault", "ScoreRequest", "Served", "ServedStand"]

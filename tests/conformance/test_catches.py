@@ -1,8 +1,8 @@
 """The kit can fail: every check names the mistake of an engine that makes it."""
 
 import pytest
-from conformance.faults import FAULTS, Served, ServedStand
 
+from conformance.faults import FAULTS, Served, ServedStand
 from engines import broken_edits, broken_engines  # noqa: F401 (they fill the register)
 from engines.broken import BROKEN
 from trimtab.conformance.registry import CHECKS, FEATURES, load, names_of
@@ -13,7 +13,13 @@ from trimtab.conformance.subject import Subject
 #: Engines of the contract's register, and the checks that must fail on them, among others.
 CAUGHT = {
     "SteersTheWrongLayer": ("add", "strengths", "streams", "deltas"),
-    "ForgetsDecodeSteps": ("positions", "decode_steps", "generation_parity", "capture_generated", "concurrency"),
+    "ForgetsDecodeSteps": (
+        "positions",
+        "decode_steps",
+        "generation_parity",
+        "capture_generated",
+        "concurrency",
+    ),
     "SteersOnlyDecodeSteps": ("changes_output", "layers", "prompt_step", "score_parity"),
     "LeaksToABatchmate": ("batch_sizes", "distinct_plans", "strength_sweep", "id_prefix", "cache_rounds"),
     "CountsColumnsAsPositions": ("deltas", "batchmates"),

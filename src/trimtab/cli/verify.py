@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 @verb("verify")
 @click.argument("model", default="embedded")
 @click.option("--engine", type=click.Choice(list(ENGINES)), default=DEFAULT, help="What runs the model.")
-@click.option("--vectors", default=None, metavar="FILE", help="Vectors of your own to check with [default: made here].")
+@click.option(
+    "--vectors", default=None, metavar="FILE", help="Vectors of your own to check with [default: made here]."
+)
 @click.option("--only", default=None, help="Names of checks, separated by commas [default: all].")
 @click.option("--list", "list_only", is_flag=True, help="Name the engine's checks and load nothing.")
 @click.option(

@@ -22,7 +22,9 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
     every = s.place(Add(amount=s.push(s.first, 0.3)), s.first)
     for site in s.sites[1:]:
         every = every | s.place(Add(amount=s.push(site, 0.3)), site)
-    gate = Gate(s.direction(s.first, 1), above=float(np.median(s.coordinates(s.first, 1))), layer=s.first.layer)
+    gate = Gate(
+        s.direction(s.first, 1), above=float(np.median(s.coordinates(s.first, 1))), layer=s.first.layer
+    )
     width = s.engine.info.width(s.middle)
     table = a / np.sqrt(width) * np.random.default_rng(1).standard_normal((40, width))
     return {
@@ -31,7 +33,9 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
         "at every layer": every,
         "ablate": s.place(Ablate(), s.first) | s.place(Ablate(), s.last),
         "cap": s.place(Cap(low=-0.1 * a, high=0.1 * a), s.middle),
-        "stack": s.place(Add(amount=a), s.middle) | s.place(Ablate(), s.middle, 1) | s.place(Pin(a), s.middle, 2),
+        "stack": s.place(Add(amount=a), s.middle)
+        | s.place(Ablate(), s.middle, 1)
+        | s.place(Pin(a), s.middle, 2),
         "gated": s.place(Add(amount=s.push(s.last, 1.5)), s.last, gate=gate),
         "relative": s.place(Add(amount=0.5), s.middle, relative=True, renormalise=True),
         "deltas": s.place(Deltas(table, start=max(0, end - 20)), s.middle),
@@ -84,7 +88,11 @@ def cache_sharing(s: Subject) -> str:
         ("plain, cold", EMPTY, 0),
         ("steered from the first token", s.place(Add(amount=a), s.first), 0),
         ("for generated tokens only", s.place(Add(amount=a), s.first, positions="generated"), whole),
-        (f"from token {first} on", s.place(Add(amount=a), s.first, positions={"ranges": [[first, None]]}), block),
+        (
+            f"from token {first} on",
+            s.place(Add(amount=a), s.first, positions={"ranges": [[first, None]]}),
+            block,
+        ),
         ("plain again", EMPTY, whole),
         ("the first plan again", s.place(Add(amount=a), s.first), whole),
         ("the same at another strength", s.place(Add(amount=1.5 * a), s.first), 0),
@@ -92,7 +100,9 @@ def cache_sharing(s: Subject) -> str:
     for i, (name, plan, expected) in enumerate(turns):
         resolved = s.resolved(plan, prompt)
         answer = s.stand.send(s.engine, [Direct(f"share-{i}", prompt.tokens, resolved, new=NEW)])[0][0]
-        ensure(answer.cached == expected, f"{name}: {answer.cached} tokens came from the cache, not {expected}")
+        ensure(
+            answer.cached == expected, f"{name}: {answer.cached} tokens came from the cache, not {expected}"
+        )
         s.same_logprobs(answer.logprobs, s.wanted(prompt, answer.tokens, resolved), name)
     return f"{len(turns)} requests read 0, {block} or {whole} tokens from the cache, as they should"
 
@@ -110,9 +120,17 @@ def content_not_name(s: Subject) -> str:
         finally:
             del s.engine.library[name]
         inline = s.resolved(SteeringPlan.add(s.direction(s.middle, which), **kwargs), prompt)
-        ensure(resolved.fingerprint == inline.fingerprint, "a named vector has another fingerprint than its content")
-        worst = max(worst, s.same_logprobs(sample.logprobs, s.wanted(prompt, sample.tokens, inline), f"vector {which}"))
-        s.effect(sample, s.ask(prompt, inline, new=8), SteeringPlan.add(s.direction(s.middle, 1 - which), **kwargs))
+        ensure(
+            resolved.fingerprint == inline.fingerprint,
+            "a named vector has another fingerprint than its content",
+        )
+        worst = max(
+            worst,
+            s.same_logprobs(sample.logprobs, s.wanted(prompt, sample.tokens, inline), f"vector {which}"),
+        )
+        s.effect(
+            sample, s.ask(prompt, inline, new=8), SteeringPlan.add(s.direction(s.middle, 1 - which), **kwargs)
+        )
     return f"one name, two vectors, off by {worst:.1g} nats"
 
 
@@ -128,7 +146,10 @@ def preemption(s: Subject) -> str:
     before = s.stand.preemptions(s.engine)
     done = s.run(requests)
     count = s.stand.preemptions(s.engine) - before
-    ensure(count > 0, "no request was thrown out: this shows nothing (fewer blocks, or longer requests, are needed)")
+    ensure(
+        count > 0,
+        "no request was thrown out: this shows nothing (fewer blocks, or longer requests, are needed)",
+    )
     worst = max(
         s.right(d.samples[0], r, f"{n} after {count} preemptions")
         for n, r, d in zip(names, requests, done, strict=True)
@@ -177,10 +198,14 @@ def plain_afterwards(s: Subject) -> str:
     s.run([s.ask(prompt, p, new=3) for p in plans.values()])
     after = s.one(s.ask(prompt, EMPTY, capture=spec))
     ensure(after.tokens == before.tokens, "the plain model writes something else than before")
-    ensure(np.array_equal(after.logprobs, before.logprobs), "the plain model's log-probabilities have changed")
+    ensure(
+        np.array_equal(after.logprobs, before.logprobs), "the plain model's log-probabilities have changed"
+    )
     for site in s.sites:
         assert after.capture is not None and before.capture is not None
-        ensure(np.array_equal(after.capture[site], before.capture[site]), f"plain states at {site} have changed")
+        ensure(
+            np.array_equal(after.capture[site], before.capture[site]), f"plain states at {site} have changed"
+        )
     s.right(after, s.ask(prompt), "the plain model")
     table = s.engine.score(ScoreRequest(prompt, None, EMPTY, "last"))[0].distribution
     ensure(table is not None and bool(np.isfinite(table).all()), "a plain distribution is not finite")

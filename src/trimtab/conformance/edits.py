@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trimtab.conformance.bounds import distance, gap
 from trimtab.conformance.registry import check, ensure
-from trimtab.conformance.subject import Subject, distance, gap, watch
+from trimtab.conformance.subject import Subject, watch
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Pin
@@ -43,7 +44,9 @@ def changes_output(s: Subject) -> str:
         plain, steered = (t for t in tables if t is not None)
         found.append(distance(steered, plain))
         sample = s.one(s.ask(s.prompts[0], plan, new=1))
-        ensure(sample.applied.fingerprint != "plain", f"the receipt of a steered request at {site} says plain")
+        ensure(
+            sample.applied.fingerprint != "plain", f"the receipt of a steered request at {site} says plain"
+        )
         ensure(found[-1] > 3 * s.bounds.table, f"an Add at {site} changes the output by {found[-1]:.2g} nats")
         first = s.wanted(s.prompts[0], sample.tokens, s.resolved(plan, s.prompts[0]))
         s.same_logprobs(sample.logprobs, first, f"the first token under an Add at {site}")
@@ -146,7 +149,10 @@ def pin(s: Subject) -> str:
     for site in s.sites:
         d = s.direction(site)
         assert d.mean is not None and d.std is not None
-        for op, value in ((Pin(0.4 * s.size(site)), 0.4 * s.size(site)), (Pin(-2.0, z=True), d.mean - 2 * d.std)):
+        for op, value in (
+            (Pin(0.4 * s.size(site)), 0.4 * s.size(site)),
+            (Pin(-2.0, z=True), d.mean - 2 * d.std),
+        ):
             before, after = edited(s, s.place(op, site), site)
             u = d.unit.astype(np.float64)
             want = before + np.outer(value - before.astype(np.float64) @ u, u)
@@ -161,7 +167,9 @@ def relative(s: Subject) -> str:
     for site in s.sites:
         before, after = edited(s, s.place(Add(amount=-0.4), site, relative=True), site)
         norm = np.linalg.norm(before, axis=1, keepdims=True)
-        worst = max(worst, s.same_states(after, before - 0.4 * norm * s.direction(site).unit, site, "relative"))
+        worst = max(
+            worst, s.same_states(after, before - 0.4 * norm * s.direction(site).unit, site, "relative")
+        )
     return f"off by {worst:.1g} of the typical norm"
 
 
@@ -178,9 +186,14 @@ def renormalise(s: Subject) -> str:
         middle = gap(s.coordinates(site))
         before, after = edited(s, s.place(Cap(high=middle), site, renormalise=True), site)
         inside = s.coordinates(site) < middle
-        ensure(np.array_equal(after[inside], before[inside]), f"{site}: a token without a change lost its bits")
+        ensure(
+            np.array_equal(after[inside], before[inside]), f"{site}: a token without a change lost its bits"
+        )
         norms = np.linalg.norm(after, axis=1) - length[:, 0]
-        ensure(np.abs(norms).max() <= s.bounds.state * s.size(site) * 4, f"{site}: a capped state lost its length")
+        ensure(
+            np.abs(norms).max() <= s.bounds.state * s.size(site) * 4,
+            f"{site}: a capped state lost its length",
+        )
     return f"off by {worst:.1g} of the typical norm"
 
 
@@ -198,7 +211,7 @@ def scaled(s: Subject) -> str:
 
 @check()
 def strengths(s: Subject) -> str:
-    """Dose and scale are totals over a plan's layers, in typical norms and raw norms; per_layer gives each the whole."""
+    """Dose and scale are totals over a plan's layers, in typical and in raw norms; per_layer gives each the whole."""
     file, worst = ConceptVectors.from_directions([s.direction(x) for x in s.sites]), 0.0
     layers = list(s.layers)
     for per_layer, share in ((False, len(layers)), (True, 1)):
@@ -223,7 +236,8 @@ def deltas(s: Subject) -> str:
         table = table.astype(np.float32) / np.float32(np.sqrt(table.shape[1]))
         plan = s.place(Deltas(table, start=2), site)
         found = [
-            s.run([s.ask(p, plan, capture=watch(site, at=at)) for p in s.prompts]) for at in ("before", "after")
+            s.run([s.ask(p, plan, capture=watch(site, at=at)) for p in s.prompts])
+            for at in ("before", "after")
         ]
         for before, after in zip(*found, strict=True):
             b, a = before.samples[0].capture, after.samples[0].capture

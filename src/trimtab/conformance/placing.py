@@ -21,7 +21,10 @@ MESSAGES = (
 def moved(s: Subject, prompt: Prompt, plans: list[Any]) -> list[list[bool]]:
     """Which processed tokens of a generation each plan moves at the middle layer; all plans in one batch."""
     found = [
-        [d.samples[0].capture for d in s.run([s.ask(prompt, p, capture=watch(s.middle, at=at)) for p in plans])]
+        [
+            d.samples[0].capture
+            for d in s.run([s.ask(prompt, p, capture=watch(s.middle, at=at)) for p in plans])
+        ]
         for at in ("before", "after")
     ]
     return [
@@ -97,7 +100,9 @@ def chunking(s: Subject) -> str:
     plans = {
         "plain": EMPTY,
         "all": s.place(Add(amount=a), s.middle),
-        "inside one chunk": s.place(Add(amount=2 * a), s.middle, positions={"ranges": [[size + 2, size + 5]]}),
+        "inside one chunk": s.place(
+            Add(amount=2 * a), s.middle, positions={"ranges": [[size + 2, size + 5]]}
+        ),
         "over an edge": s.place(Add(amount=a), s.middle, positions={"ranges": [[size - 2, 2 * size + 1]]}),
         "the last token": s.place(Add(amount=2 * a), s.middle, positions="last_prompt"),
     }

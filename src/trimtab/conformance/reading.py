@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.conformance.bounds import distance, gap
 from trimtab.conformance.registry import Failed, check, ensure
-from trimtab.conformance.subject import NEW, Subject, distance, gap, watch
+from trimtab.conformance.subject import NEW, Subject, watch
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import ScoreRequest
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
@@ -54,7 +55,9 @@ def capture_rows(s: Subject) -> str:
         for kind, rows in asked:
             capture = s.engine.capture(prompt, sites, positions=kind)[0]
             ensure(set(capture.values) == set(sites), f"asked for {sites}, got {list(capture.values)}")
-            ensure(list(capture.positions) == rows, f"{kind}: positions {list(capture.positions)}, not {rows}")
+            ensure(
+                list(capture.positions) == rows, f"{kind}: positions {list(capture.positions)}, not {rows}"
+            )
             for site in sites:
                 ensure(capture[site].dtype == np.float32, f"{site} came back as {capture[site].dtype}")
                 s.same_states(capture[site], s.plain(site)[rows], site, str(kind))
@@ -79,7 +82,9 @@ def capture_generated(s: Subject) -> str:
         assert sample.capture is not None
         ensure(list(sample.capture.positions) == rows, f"{kind}: positions {list(sample.capture.positions)}")
         worst = max(worst, s.right(sample, request, kind))
-    return f"log-probabilities off by {worst:.1g} nats, states within {s.bounds.state:.1g} of the typical norm"
+    return (
+        f"log-probabilities off by {worst:.1g} nats, states within {s.bounds.state:.1g} of the typical norm"
+    )
 
 
 @check()
@@ -92,7 +97,9 @@ def reading_parity(s: Subject) -> str:
     for z in (False, True):
         for at in ("before", "after"):
             readout = Readout.from_vectors(vectors, z=z, at=at)
-            requests = [s.ask(p, mixed_plan(s), capture=watch(*sites, at=at), readout=readout) for p in s.prompts]
+            requests = [
+                s.ask(p, mixed_plan(s), capture=watch(*sites, at=at), readout=readout) for p in s.prompts
+            ]
             events = list(s.engine.stream(requests))
             for i, prompt in enumerate(s.prompts):
                 mine = [e for e in events if e.request == i]
@@ -100,15 +107,22 @@ def reading_parity(s: Subject) -> str:
                 if sample is None or sample.readings is None or sample.capture is None:
                     raise Failed("a request came back without its readings")
                 emitting = list(range(len(prompt) - 1, len(prompt) - 1 + len(sample.tokens)))
-                ensure(list(sample.readings.positions) == emitting, f"read at {list(sample.readings.positions)}")
+                ensure(
+                    list(sample.readings.positions) == emitting, f"read at {list(sample.readings.positions)}"
+                )
                 for layer, site in enumerate(sites):
                     want = readout.apply(site, sample.capture[site][emitting])
                     unit = float(np.max(readout.scale[site])) if z else 1.0
                     error = float(np.abs(sample.readings.values[:, layer] - want).max()) * unit / s.size(site)
-                    ensure(error <= 10 * s.bounds.state, f"{at} {site}, z={z}: off by {error:.2g} of the norm")
+                    ensure(
+                        error <= 10 * s.bounds.state, f"{at} {site}, z={z}: off by {error:.2g} of the norm"
+                    )
                     worst = max(worst, error)
                 streamed = np.stack([e.reading for e in mine if e.token is not None])  # type: ignore[misc]
-                ensure(np.array_equal(streamed, sample.readings.values), "streamed readings differ from the final ones")
+                ensure(
+                    np.array_equal(streamed, sample.readings.values),
+                    "streamed readings differ from the final ones",
+                )
                 s.right(sample, requests[i], "a request that is read")
     return f"off by {worst:.1g} of the typical norm"
 
@@ -141,7 +155,7 @@ def operators(s: Subject) -> dict[str, SteeringPlan]:
 
 @check()
 def score_parity(s: Subject) -> str:
-    """Next-token distributions over the full vocabulary, plain and under every operator, are the truth's and sum to 1."""
+    """Distributions over the full vocabulary, plain and under every operator, are the truth's and sum to 1."""
     prompt, extra, worst = s.prompts[0], s.prompts[1].tokens[-3:], 0.0
     plans = {"plain": EMPTY, **operators(s)}
     requests = [ScoreRequest(prompt, extra, p, "all") for p in plans.values()]
@@ -191,7 +205,9 @@ def streaming(s: Subject) -> str:
     events = list(s.engine.stream(requests))
     for i, done in enumerate(s.run(requests)):
         mine, sample = [e for e in events if e.request == i], done.samples[0]
-        ensure([e.sample is not None for e in mine] == [False] * (len(mine) - 1) + [True], "not one final event")
+        ensure(
+            [e.sample is not None for e in mine] == [False] * (len(mine) - 1) + [True], "not one final event"
+        )
         ensure(tuple(e.token for e in mine[:-1]) == sample.tokens, f"request {i}: other tokens were streamed")
         ensure("".join(e.text for e in mine) == sample.text, f"request {i}: other text was streamed")
         assert mine[-1].sample is not None

@@ -25,11 +25,17 @@ def refused(s: Subject, cases: dict[str, tuple[type[Exception], Callable[[], Any
     good = s.ask(s.prompts[0], EMPTY, new=1)
     for name, (error, build) in cases.items():
         for batch in (lambda b=build: [b()], lambda b=build: [good, b(), good]):
-            for run in (lambda b=batch: s.engine.generate(b()), lambda b=batch: next(iter(s.engine.stream(b())))):
+            for run in (
+                lambda b=batch: s.engine.generate(b()),
+                lambda b=batch: next(iter(s.engine.stream(b()))),
+            ):
                 try:
                     run()
                 except error as found:
-                    ensure(isinstance(found, TrimtabError), f"{name}: {type(found).__name__} is not an error of trimtab")
+                    ensure(
+                        isinstance(found, TrimtabError),
+                        f"{name}: {type(found).__name__} is none of trimtab",
+                    )
                     ensure(len(str(found)) > 15, f"{name}: the message says nothing: {found}")
                 except Exception as found:
                     raise Failed(f"{name}: {type(found).__name__} ({found}), not {error.__name__}") from found
@@ -45,7 +51,7 @@ def malformed_refused(s: Subject) -> str:
     p, d, site = s.prompts[0], s.direction(s.first), s.first
 
     def plan(**kwargs: Any) -> Request:
-        return Request(p, SteeringPlan(Placement(**{"vector": d, "layers": [site.layer], **kwargs})))
+        return Request(p, SteeringPlan((Placement(**{"vector": d, "layers": [site.layer], **kwargs}),)))
 
     def from_json(**changes: Any) -> Request:
         placement = {"op": "add", "amount": 1.0, "vector": "v", **changes}
@@ -57,7 +63,10 @@ def malformed_refused(s: Subject) -> str:
         "an amount that is no number": (InputError, lambda: plan(op=Add(amount=float("nan")))),
         "an infinite amount": (InputError, lambda: plan(op=Add(amount=float("inf")))),
         "two units": (InputError, lambda: plan(op=Add(amount=1.0, dose=1.0))),
-        "positions that run backwards": (InputError, lambda: plan(op=Pin(0.0), positions={"ranges": [[5, 2]]})),
+        "positions that run backwards": (
+            InputError,
+            lambda: plan(op=Pin(0.0), positions={"ranges": [[5, 2]]}),
+        ),
         "an unknown key": (InputError, lambda: from_json(postions="all")),
         "an unknown operator": (InputError, lambda: from_json(op="steer")),
         "an empty prompt": (InputError, lambda: Request("")),
@@ -111,7 +120,7 @@ def mismatch_refused(s: Subject) -> str:
     wide = Direction("wide", site, np.eye(width + 1)[0])
     readout = Readout(("wide",), {site: wide.unit[None]}, {site: np.zeros(1)}, {site: np.ones(1)})
     size = s.engine.info.vocab_size or 10**9
-    plan = SteeringPlan(Placement(Add(amount=1.0), wide, layers=[site.layer]))
+    plan = SteeringPlan.add(wide, amount=1.0, layers=[site.layer])
     return refused(
         s,
         {
@@ -133,7 +142,10 @@ def length_refused(s: Subject) -> str:
     return refused(
         s,
         {
-            "a prompt longer than the context": (InputError, lambda: s.ask(Prompt(token * (limit + 1)), new=1)),
+            "a prompt longer than the context": (
+                InputError,
+                lambda: s.ask(Prompt(token * (limit + 1)), new=1),
+            ),
             "no room for new tokens": (InputError, lambda: s.ask(Prompt(token * limit), new=1)),
             "not enough room": (InputError, lambda: s.ask(Prompt(token * (limit - 3)), new=4)),
         },
@@ -144,7 +156,10 @@ def length_refused(s: Subject) -> str:
 def receipts(s: Subject) -> str:
     """Every output says what was applied: fingerprint, concepts, sites and how many tokens were addressed."""
     p = s.prompts[0]
-    length, plan = len(p), s.place(Add(dose=0.1), s.first) | s.place(Pin(0.0), s.last, 1, positions={"after": 2})
+    length, plan = (
+        len(p),
+        s.place(Add(dose=0.1), s.first) | s.place(Pin(0.0), s.last, 1, positions={"after": 2}),
+    )
     cases = {
         "two placements": (plan, length + NEW - 1, 2),
         "generated only": (s.place(Add(dose=0.1), s.first, positions="generated"), NEW - 1, 1),
@@ -152,10 +167,15 @@ def receipts(s: Subject) -> str:
         "plain": (EMPTY, 0, 0),
     }
     requests = [s.ask(p, chosen) for chosen, _, _ in cases.values()]
-    for (name, (_, steered, concepts)), request, done in zip(cases.items(), requests, s.run(requests), strict=True):
+    for (name, (_, steered, concepts)), request, done in zip(
+        cases.items(), requests, s.run(requests), strict=True
+    ):
         applied, resolved = done.samples[0].applied, s.resolved(request.plan, request.prompt)
         ensure(applied.fingerprint == resolved.fingerprint, f"{name}: another fingerprint than its plan's")
         ensure(applied.sites == resolved.sites, f"{name}: sites {applied.sites}, not {resolved.sites}")
         ensure(len(applied.concepts) == concepts, f"{name}: concepts {applied.concepts}")
-        ensure(applied.tokens_steered == steered, f"{name}: {applied.tokens_steered} tokens steered, not {steered}")
+        ensure(
+            applied.tokens_steered == steered,
+            f"{name}: {applied.tokens_steered} tokens steered, not {steered}",
+        )
     return f"{len(cases)} receipts"

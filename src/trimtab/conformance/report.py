@@ -54,5 +54,10 @@ class Report:
         return {
             "checks": [{"name": e.name, "status": e.status, "detail": e.detail} for e in self.checks],
             "not_run": [{"name": name, "reason": reason} for name, reason in self.not_run],
-            "summary": {**self.about, **self.counts, "verdict": self.verdict, "seconds": round(self.seconds, 1)},
+            "summary": {
+                **self.about,
+                **self.counts,
+                "verdict": self.verdict,
+                "seconds": round(self.seconds, 1),
+            },
         }

@@ -9,12 +9,11 @@ from typing import Any
 
 from trimtab.conformance.registry import CHECKS, Failed, NotRun, names_of
 from trimtab.conformance.report import ERROR, FAIL, PASS, Entry, Report
-from trimtab.conformance.stands import Stand, stand_of
+from trimtab.conformance.stands import stand_of
 from trimtab.conformance.subject import Subject
 from trimtab.conformance.truth import Truth, unavailable
 from trimtab.directions import ConceptVectors
 from trimtab.engines import load_engine
-from trimtab.engines.base import Engine
 from trimtab.errors import InputError, UnknownName
 
 Tell = Callable[[Entry], None]
@@ -129,7 +128,9 @@ def _folder(model: str, engine: str) -> Path | None:
         return embedded.MODEL
     folder = Path(model).expanduser()
     if not (folder / "config.json").exists():
-        raise InputError(f"{model} is no model folder: verify takes a local folder with config.json, or embedded")
+        raise InputError(
+            f"{model} is no model folder: verify takes a local folder with config.json, or embedded"
+        )
     return folder
 
 
@@ -142,6 +143,3 @@ def _size(folder: Path | None) -> tuple[int | None, int | None]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = {**config, **(config.get("text_config") or {})}
     return config.get("max_position_embeddings"), config.get("num_hidden_layers")
-
-
-__all__ = ["Engine", "Stand", "check_names", "run_checks", "verify"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from trimtab.conformance.bounds import gap
 from trimtab.conformance.edits import downstream, edited
 from trimtab.conformance.registry import check, ensure
-from trimtab.conformance.subject import Subject, gap
+from trimtab.conformance.subject import Subject
 from trimtab.interventions import Ablate, Add, Cap, Gate, Pin
 from trimtab.plans import EMPTY
 from trimtab.sites import STREAMS, Site
@@ -67,7 +68,7 @@ def gates(s: Subject) -> str:
 
 @check()
 def gate_times(s: Subject) -> str:
-    """A gate reads before its site's edits unless told `after`, also where an earlier edit of the plan lifts the token."""
+    """A gate reads before its site's edits unless told `after`, also where an earlier edit lifts the token."""
     early, late = s.first, s.last
     p = s.coordinates(early, 1)
     threshold = gap(p)
@@ -81,12 +82,15 @@ def gate_times(s: Subject) -> str:
             gate = Gate(s.direction(early, 1), above=threshold, layer=early.layer, at=at)
             plan = lift | s.place(Add(amount=0.6 * s.size(late)), late, gate=gate)
             before, after = edited(s, plan, late)
-            ensure(np.array_equal((before != after).any(1), expected), f"a gate that reads {at} opened wrongly")
+            ensure(
+                np.array_equal((before != after).any(1), expected), f"a gate that reads {at} opened wrongly"
+            )
     gate = Gate(s.direction(early, 1), above=threshold)
     plan = lift | s.place(Add(amount=0.6 * s.size(early)), early, gate=gate)
     difference = s.states(plan, early) - s.states(lift, early)
     ensure(
-        np.array_equal((difference != 0).any(1), p > threshold), "a gate at the edit's own site read after an edit"
+        np.array_equal((difference != 0).any(1), p > threshold),
+        "a gate at the edit's own site read after an edit",
     )
     return "before, after, and at the edit's own site"
 
@@ -110,7 +114,7 @@ def streams(s: Subject) -> str:
 
 @check("streams")
 def residual(s: Subject) -> str:
-    """Captures add up: resid_pre + attn_out + mlp_out is resid_post, which is the next block's resid_pre, before any norm."""
+    """Captures add up: resid_pre + attn_out + mlp_out is resid_post, and that is the next block's resid_pre."""
     worst, prompt = 0.0, s.prompts[0]
     plan = s.place(Add(amount=0.3 * s.size(s.first)), s.first)
     for layer in s.layers:
@@ -120,7 +124,9 @@ def residual(s: Subject) -> str:
         for chosen in (EMPTY, plan):
             pre, attn, mlp = (s.states(chosen, p) for p in parts)
             post = s.states(chosen, Site(layer), "before")
-            worst = max(worst, s.same_states(post, pre.astype(np.float64) + attn + mlp, Site(layer), "the sum"))
+            worst = max(
+                worst, s.same_states(post, pre.astype(np.float64) + attn + mlp, Site(layer), "the sum")
+            )
             following = Site(layer + 1, "resid_pre")
             if following in s.engine.info.widths:
                 then = s.engine.capture(prompt, [following], plan=chosen)[0][following]

@@ -182,7 +182,9 @@ async def _final(engine: Any, request: Direct, key: str) -> Any:
         extra_args={KEY: ticket.to_text()} if plan.effective else None,
     )
     last = None
-    async for output in engine.loop.llm.generate({"prompt_token_ids": list(request.tokens)}, params, request.id):
+    async for output in engine.loop.llm.generate(
+        {"prompt_token_ids": list(request.tokens)}, params, request.id
+    ):
         last = output
     return last
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from trimtab.conformance.bounds import BOUNDS, distance
 from trimtab.conformance.registry import Failed, ensure
 from trimtab.conformance.stands import Stand
 from trimtab.conformance.truth import Truth
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.base import Engine
-from trimtab.engines.requests import CaptureSpec, Completion, PlanLike, Request, Sample, Sampling, ScoreRequest
+from trimtab.engines.requests import (
+    CaptureSpec,
+    Completion,
+    PlanLike,
+    Request,
+    Sample,
+    Sampling,
+    ScoreRequest,
+)
 from trimtab.errors import InputError
 from trimtab.interventions import Deltas, Operator
 from trimtab.plans import EMPTY, Placement, SteeringPlan
@@ -29,30 +38,6 @@ POOL = (
     "the river, and nobody asked why. She opened the letter, read it twice and put it away. Rain fell on the roof."
 )
 NEW = 6  # tokens generated where a check looks into decoding
-#: Log-probabilities below this are rounding more than anything else, and need only be as low.
-BOTTOM = -10.0
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The largest errors allowed: of a state as a share of the typical norm at its site, in nats of the
-    log-probabilities of tokens that were chosen, and of the whole vocabulary's. `ceiling` is how far they may rise with
-    the plain engine's own rounding; an effect that is not `clear` times larger than the allowed error proves nothing."""
-
-    state: float
-    logprob: float
-    table: float
-    ceiling: float = 10.0
-    clear: float = 20.0
-
-
-#: By the engine's number format; rounding that a plain run already shows is allowed for on top (`Subject.measure`).
-BOUNDS = {
-    "float64": Bounds(1e-6, 1e-6, 1e-6, 1.0),
-    "float32": Bounds(2e-5, 1e-4, 1e-4),
-    "float16": Bounds(5e-3, 2e-2, 4e-2, 4.0, 3.0),
-    "bfloat16": Bounds(3e-2, 2e-1, 3e-1, 4.0, 3.0),
-}
 
 
 class Subject:
@@ -167,13 +152,17 @@ class Subject:
             found = Direction.from_raw(f"random {which}", site, raw)
         p = self.plain(site).astype(np.float64) @ found.unit
         return replace(
-            found, name=f"v{which}", typical_norm=self.size(site), mean=float(p.mean()), std=float(p.std()) + 1e-6
+            found,
+            name=f"v{which}",
+            typical_norm=self.size(site),
+            mean=float(p.mean()),
+            std=float(p.std()) + 1e-6,
         )
 
     def place(self, op: Operator, site: Site, which: int = 0, **flags: Any) -> SteeringPlan:
         """A plan of one operator along direction `which` at `site`."""
         vector = None if isinstance(op, Deltas) else self.direction(site, which)
-        return SteeringPlan(Placement(op, vector, layers=[site.layer], stream=site.stream, **flags))
+        return SteeringPlan((Placement(op, vector, layers=[site.layer], stream=site.stream, **flags),))
 
     def coordinates(self, site: Site, which: int = 0) -> np.ndarray:
         """Plain coordinates [T] of the first prompt, float64."""
@@ -192,7 +181,9 @@ class Subject:
 
     def ask(self, prompt: Prompt, plan: PlanLike = EMPTY, new: int = NEW, **fields: Any) -> Request:
         """A greedy request; a temperature comes with a seed."""
-        sampling = {k: fields.pop(k) for k in ("temperature", "seed", "n", "stop", "top_k", "top_p") if k in fields}
+        sampling = {
+            k: fields.pop(k) for k in ("temperature", "seed", "n", "stop", "top_k", "top_p") if k in fields
+        }
         if sampling.get("temperature"):
             sampling.setdefault("seed", 7)
         return Request(prompt, plan, Sampling(max_tokens=new, ignore_eos=True, **sampling), **fields)
@@ -205,7 +196,9 @@ class Subject:
         """The first sample of a request that runs alone."""
         return self.run(request)[0].samples[0]
 
-    def states(self, plan: PlanLike, site: Site, at: str = "after", prompt: Prompt | None = None) -> np.ndarray:
+    def states(
+        self, plan: PlanLike, site: Site, at: str = "after", prompt: Prompt | None = None
+    ) -> np.ndarray:
         """Captured states [T, width] of a prompt (the first)."""
         return self.engine.capture(prompt or self.prompts[0], [site], at=at, plan=plan)[0][site]
 
@@ -219,7 +212,9 @@ class Subject:
             return table[np.arange(len(prompt) - 1, len(prompt) - 1 + len(tokens)), tokens]
         return self.engine.score(ScoreRequest(prompt, tokens, plan))[0].logprobs
 
-    def wanted_states(self, prompt: Prompt, tokens: Sequence[int], plan: ResolvedPlan, site: Site, at: str) -> np.ndarray:
+    def wanted_states(
+        self, prompt: Prompt, tokens: Sequence[int], plan: ResolvedPlan, site: Site, at: str
+    ) -> np.ndarray:
         """States [T + n, width] of a prompt and tokens after it: the truth's, or captured alone in one pass."""
         whole = (*prompt.tokens, *tokens)
         if self.truth is not None:
@@ -227,8 +222,8 @@ class Subject:
         return self.engine.capture(Prompt(whole), [site], at=at, plan=plan)[0][site]
 
     def right(self, sample: Any, request: Request, what: str = "") -> float:
-        """A sample is what its plan makes of its prompt, alone: every log-probability, every captured state. The largest
-        error in nats; raises `Failed`."""
+        """A sample is what its plan makes of its prompt, alone: every log-probability, every captured state. The
+        largest error in nats; raises `Failed`."""
         prompt, plan = request.prompt, self.resolved(request.plan, request.prompt)
         assert isinstance(prompt, Prompt)
         error = self.same_logprobs(sample.logprobs, self.wanted(prompt, sample.tokens, plan), what)
@@ -294,21 +289,6 @@ class Subject:
                 raise Failed(f"{what}: no readings")
             for i, site in enumerate(want.readings.sites):
                 self.same_states(got.readings.values[:, i], want.readings.values[:, i], site, what)
-
-
-def distance(got: np.ndarray, want: np.ndarray) -> float:
-    """The largest difference of log-probabilities, in nats; inf where one of them is no number."""
-    if np.isnan(got).any() or np.isnan(want).any():
-        return float("inf")
-    return float(np.abs(np.maximum(got, BOTTOM) - np.maximum(want, BOTTOM)).max(initial=0.0))
-
-
-def gap(values: np.ndarray) -> float:
-    """A threshold that no rounding crosses: the middle of the widest gap in the inner half of the values."""
-    ordered = np.sort(values)
-    first, last = len(ordered) // 4, len(ordered) - len(ordered) // 4
-    at = first + int(np.argmax(np.diff(ordered)[first : last - 1]))
-    return float((ordered[at] + ordered[at + 1]) / 2)
 
 
 def watch(*sites: Site, positions: Any = "all", at: str = "after") -> CaptureSpec:

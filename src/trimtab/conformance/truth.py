@@ -94,7 +94,9 @@ def decoder_layers(model: Any) -> Any:
     from torch import nn
 
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers]
+    lists = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers
+    ]
     if not lists:
         raise Unsupported(f"{type(model).__name__} has no list of {config.num_hidden_layers} decoder layers")
     return max(lists, key=lambda m: sum(p.numel() for p in m.parameters()))
