@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.bounds import distance
-from trimtab.conformance.registry import check, ensure
+from trimtab.conformance.registry import TooWeak, check, ensure
 from trimtab.conformance.stands import Direct
 from trimtab.conformance.subject import Subject, watch
 from trimtab.directions import ConceptVectors, Direction
@@ -212,6 +212,7 @@ def many_vectors(s: Subject) -> str:
                 found.append(
                     distance(s.wanted(prompt, one.samples[0].tokens, EMPTY), one.samples[0].logprobs)
                 )
-    ensure(s.clear(float(np.median(found))), "the vectors are too weak to prove anything")
+    if not s.clear(float(np.median(found))):
+        raise TooWeak("the vectors are too weak to prove anything")
     ensure(min(found) > 0, "a vector was not applied at all")
     return f"{count} vectors, {s.stand.batch} at a time, off by {worst:.1g} nats"

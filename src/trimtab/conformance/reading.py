@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.bounds import distance, gap
-from trimtab.conformance.registry import Failed, check, ensure
+from trimtab.conformance.registry import Failed, TooWeak, check, ensure
 from trimtab.conformance.subject import NEW, Subject, watch
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import ScoreRequest
@@ -192,7 +192,8 @@ def generation_parity(s: Subject) -> str:
             worst = max(worst, s.right(done.samples[0], request, name))
             plain = s.wanted(s.prompts[1], done.samples[0].tokens, EMPTY)
             weak += not s.clear(distance(done.samples[0].logprobs, plain))
-    ensure(weak <= len(plans) + 2, f"{weak} of {2 * len(plans)} plans are too weak to prove anything")
+    if weak > len(plans) + 2:
+        raise TooWeak(f"{weak} of {2 * len(plans)} plans are too weak to prove anything")
     against = "Transformers in float32" if s.truth is not None else "its own scores"
     return f"{len(plans)} plans, off by {worst:.1g} nats from {against}; the plain engine by {s.noise[1]:.1g}"
 

@@ -30,6 +30,10 @@ class Failed(AssertionError):
     """The engine did not do what the check asks for."""
 
 
+class TooWeak(RuntimeError):
+    """The plans of a check change too little here for it to prove anything."""
+
+
 class NotRun(Exception):
     """The check says nothing here, and why."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from trimtab.conformance.registry import CHECKS, Failed, NotRun, names_of
+from trimtab.conformance.registry import CHECKS, Failed, NotRun, TooWeak, names_of
 from trimtab.conformance.report import ERROR, FAIL, PASS, Entry, Report
 from trimtab.conformance.stands import stand_of
 from trimtab.conformance.subject import Subject
@@ -97,6 +97,8 @@ def _run(name: str, subject: Subject, report: Report) -> Entry | None:
         return None
     except Failed as failure:
         status, detail = FAIL, str(failure)
+    except TooWeak as weak:
+        status, detail = ERROR, str(weak)
     except Exception as error:  # whatever an engine throws is a finding
         status, detail = ERROR, f"{type(error).__name__}: {error}"
     entry = Entry(name, status, detail, time.monotonic() - started)

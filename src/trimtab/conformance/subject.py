@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.bounds import BOUNDS, distance
-from trimtab.conformance.registry import Failed, ensure
+from trimtab.conformance.registry import Failed, TooWeak, ensure
 from trimtab.conformance.stands import Stand
 from trimtab.conformance.truth import Truth
 from trimtab.directions import ConceptVectors, Direction
@@ -243,10 +243,10 @@ class Subject:
             self.wanted(prompt, sample.tokens, self.resolved(p, prompt)) for p in (request.plan, other)
         )
         found = distance(mine, others)
-        ensure(
-            self.clear(found),
-            f"{what or 'the plan'} changes the output by {found:.2g} nats only: too weak to prove anything",
-        )
+        if not self.clear(found):
+            raise TooWeak(
+                f"{what or 'the plan'} changes the output by {found:.2g} nats only: too weak to prove anything"
+            )
         return found
 
     def resolved(self, plan: PlanLike, prompt: Any) -> ResolvedPlan:
