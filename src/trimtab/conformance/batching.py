@@ -20,7 +20,8 @@ from trimtab.readouts import Readout
 
 
 def mixed(s: Subject) -> list[Request]:
-    """Requests that differ in everything: prompt, vector, layer, operator, positions, sampling, what is read."""
+    """Requests that differ in everything: prompt, vector, layer, operator, positions, sampling, what is read. An engine
+    that cannot do some of it gets the others."""
     p0, p1, p2 = s.prompts
     a = s.push(s.middle, 0.6)
     table = np.full((4, s.engine.info.width(s.middle)), 0.3 * a / np.sqrt(s.engine.info.width(s.middle)))
@@ -31,7 +32,7 @@ def mixed(s: Subject) -> list[Request]:
     )
     add = s.place(Add(amount=a), s.middle)
     both = s.place(Ablate(), s.first, 2) | s.place(Add(amount=s.push(s.last, -0.6)), s.last, 1)
-    return [
+    found = [
         s.ask(p0, EMPTY, capture=spec, readout=readout),
         s.ask(p1, add, capture=spec, readout=readout),
         s.ask(p2, both, temperature=1.0, capture=spec),
@@ -41,6 +42,7 @@ def mixed(s: Subject) -> list[Request]:
         s.ask(p1, s.place(Add(amount=a), s.middle, gate=gate), temperature=1.0, n=2, capture=watch(s.middle)),
         s.ask(p0, s.place(Cap(high=0.0), s.first, positions="last_prompt"), capture=spec, readout=readout),
     ]
+    return [r for r in found if s.able(r)]
 
 
 @check()
@@ -49,7 +51,14 @@ def batchmates(s: Subject) -> str:
     requests = mixed(s)
     alone = [s.run(r)[0] for r in requests]
     worst = max(s.right(x, r, "alone") for r, done in zip(requests, alone, strict=True) for x in done.samples)
-    orders = (list(range(len(requests))), [3, 6, 0, 7, 2, 5, 1, 4], [0, 1], [1, 0], [4, 0, 5])
+    whole = list(range(len(requests)))
+    orders = (
+        whole,
+        whole[3::2] + whole[::2] + whole[1:3:2],
+        whole[:2],
+        whole[1::-1],
+        [*whole[4:5], *whole[:1]],
+    )
     for order in orders:
         together = s.run([requests[i] for i in order])
         for i, done in zip(order, together, strict=True):

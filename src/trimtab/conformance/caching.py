@@ -27,7 +27,7 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
     )
     width = s.engine.info.width(s.middle)
     table = a / np.sqrt(width) * np.random.default_rng(1).standard_normal((40, width))
-    return {
+    found = {
         "plain": EMPTY,
         "add": s.place(Add(amount=a), s.middle),
         "at every layer": every,
@@ -43,6 +43,7 @@ def plans_of_every_kind(s: Subject, end: int) -> dict[str, Any]:
         "prompt": s.place(Add(amount=a), s.middle, positions="prompt"),
         "a range": s.place(Add(amount=a), s.middle, positions={"ranges": [[end // 3, 2 * end // 3]]}),
     }
+    return {n: p for n, p in found.items() if s.able(s.ask(s.prompts[0], p))}
 
 
 @check()
@@ -51,7 +52,7 @@ def cache_isolation(s: Subject) -> str:
     worst, count = 0.0, 0
     a = s.push(s.first, 0.8)
     steered = s.place(Add(amount=a), s.first)
-    other = s.place(Add(amount=-a), s.first) | s.place(Ablate(), s.middle, 1)
+    other = s.place(Add(amount=-a), s.first) | s.place(Add(amount=a), s.middle, 1)
     for order in ((steered, EMPTY, steered, other, EMPTY), (EMPTY, steered, EMPTY, other, steered)):
         prompt = s.fresh(120)
         for turn, plan in enumerate(order):

@@ -135,7 +135,7 @@ def operators(s: Subject) -> dict[str, SteeringPlan]:
     table = a / np.sqrt(width) * np.linspace(-1, 1.5, 6 * width).reshape(6, -1)
     gate = Gate(s.direction(site, 1), above=gap(s.coordinates(site, 1)))
     add = s.place(Add(amount=a), site)
-    return {
+    found = {
         "add": add,
         "add dose": s.place(Add(dose=0.5), site),
         "relative": s.place(Add(amount=0.5), site, relative=True),
@@ -151,6 +151,7 @@ def operators(s: Subject) -> dict[str, SteeringPlan]:
         "some positions": s.place(Add(amount=a), site, positions={"after": 2}),
         "stacked": add | s.place(Ablate(), site, 1) | s.place(Cap(low=-0.1 * a, high=0.1 * a), site, 2),
     }
+    return {n: p for n, p in found.items() if s.able(s.ask(s.prompts[0], p))}
 
 
 @check()

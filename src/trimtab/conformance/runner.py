@@ -14,7 +14,7 @@ from trimtab.conformance.subject import Subject
 from trimtab.conformance.truth import Truth, unavailable
 from trimtab.directions import ConceptVectors
 from trimtab.engines import load_engine
-from trimtab.errors import InputError, UnknownName
+from trimtab.errors import InputError, UnknownName, Unsupported
 
 Tell = Callable[[Entry], None]
 #: How a comparison is chosen: where possible, always (an error where it is not), never.
@@ -62,10 +62,11 @@ def verify(
 
 
 def run_checks(
-    subject: Subject, *, only: Collection[str] = (), tell: Tell | None = None, engine: str | None = None
+    subject: Subject, *, only: Collection[str] = (), tell: Tell | None = None, partial: bool = False
 ) -> Report:
-    """The checks of the subject's engine on a subject that is ready."""
-    names = names_of(engine or subject.stand.engine)
+    """The checks of the subject's engine on a subject that is ready. `partial` is for engines that are not trimtab's: a
+    check that asks for what they do not offer (`Unsupported`) is then not run, instead of an error."""
+    names = names_of(subject.stand.engine)
     info, bounds = subject.engine.info, subject.bounds
     report = Report(
         {
@@ -79,7 +80,7 @@ def run_checks(
         if only and name not in only:
             report.not_run.append((name, "not chosen"))
             continue
-        entry = _run(name, subject, report)
+        entry = _run(name, subject, report, partial)
         if entry is not None and tell is not None:
             tell(entry)
     told = [e.name for e in report.checks] + [n for n, _ in report.not_run]
@@ -88,7 +89,7 @@ def run_checks(
     return report
 
 
-def _run(name: str, subject: Subject, report: Report) -> Entry | None:
+def _run(name: str, subject: Subject, report: Report, partial: bool = False) -> Entry | None:
     started = time.monotonic()
     try:
         status, detail = PASS, CHECKS[name].run(subject)
@@ -97,6 +98,11 @@ def _run(name: str, subject: Subject, report: Report) -> Entry | None:
         return None
     except Failed as failure:
         status, detail = FAIL, str(failure)
+    except Unsupported as lack:
+        if partial:
+            report.not_run.append((name, str(lack)))
+            return None
+        status, detail = ERROR, f"Unsupported: {lack}"
     except TooWeak as weak:
         status, detail = ERROR, str(weak)
     except Exception as error:  # whatever an engine throws is a finding

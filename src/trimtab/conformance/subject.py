@@ -24,7 +24,7 @@ from trimtab.engines.requests import (
     Sampling,
     ScoreRequest,
 )
-from trimtab.errors import InputError
+from trimtab.errors import InputError, Unsupported
 from trimtab.interventions import Deltas, Operator
 from trimtab.plans import EMPTY, Placement, SteeringPlan
 from trimtab.prompts import Prompt
@@ -178,6 +178,14 @@ class Subject:
         return Prompt(tuple(int(t) for t in rng.choice(self._pool, length)))
 
     # --- running ------------------------------------------------------------------------------------------------
+
+    def able(self, request: Request) -> bool:
+        """Whether the engine takes the request at all; trimtab's engines take whatever their sites allow."""
+        try:
+            self.engine.prepare(request)
+        except Unsupported:
+            return False
+        return True
 
     def ask(self, prompt: Prompt, plan: PlanLike = EMPTY, new: int = NEW, **fields: Any) -> Request:
         """A greedy request; a temperature comes with a seed."""
