@@ -78,7 +78,7 @@ class Subject:
         site, prompt = Site(self.layers[-1]), self.prompts[0]
         want = self.truth.run(prompt.tokens, EMPTY)
         size = float(np.median(np.linalg.norm(want.before[site], axis=1)))
-        state = np.abs(self.engine.capture(prompt, [site], plan=EMPTY)[0][site] - want.before[site]).max()
+        state = np.abs(self._states(prompt, site) - want.before[site]).max()
         got = self.engine.score(ScoreRequest(prompt, None, EMPTY, "all"))[0].distribution
         assert got is not None
         requests = [self.ask(p, EMPTY, temperature=t) for p in self.prompts for t in (0.0, 1.0)]
@@ -124,7 +124,16 @@ class Subject:
     @functools.cache  # noqa: B019 (a subject lives as long as its verification)
     def plain(self, site: Site) -> np.ndarray:
         """Plain states [T, width] of the first prompt."""
-        return self.engine.capture(self.prompts[0], [site], plan=EMPTY)[0][site]
+        return self._states(self.prompts[0], site)
+
+    def _states(self, prompt: Prompt, site: Site) -> np.ndarray:
+        """Plain states: the engine's, or the truth's where the engine (not one of trimtab's) captures nothing."""
+        try:
+            return self.engine.capture(prompt, [site], plan=EMPTY)[0][site]
+        except Unsupported:
+            if self.truth is None:
+                raise
+            return self.truth.run(prompt.tokens, EMPTY).before[site]
 
     def size(self, site: Site) -> float:
         """Median norm of plain states."""
@@ -143,7 +152,7 @@ class Subject:
         if self.vectors is not None and site in self.vectors.sites and which < len(self.vectors.concepts):
             found = self.vectors.direction(self.vectors.concepts[which], site)
         elif which == 0:
-            other = self.engine.capture(self.prompts[1], [site], plan=EMPTY)[0][site]
+            other = self._states(self.prompts[1], site)
             raw = self.plain(site)[1:].mean(0) - other[1:].mean(0)
             if np.linalg.norm(raw) > 1e-3 * self.size(site):
                 found = Direction.from_raw("planted", site, raw)
