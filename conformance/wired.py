@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ class Hotwire(Dialect):
     def __init__(self) -> None:
         self.version = version("hotwire-vllm") + " (shimmed for the CPU)"
         self.folder = Path(tempfile.mkdtemp(prefix="hotwire-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         os.environ["HOTWIRE_VECTORS"] = str(self.folder)
         os.environ["HOTWIRE_SLOTS"] = "256"
         self._announce()
@@ -47,7 +50,7 @@ class Hotwire(Dialect):
         """All tokens only: `decode_only` goes by the length of a span, not by positions."""
         if p.ranges != ((0, None),) or p.relative:
             raise Unsupported(
-                "hotwire addresses all tokens, or those that come one at a time, and adds absolute vectors"
+                "hotwire adds absolute vectors, to all tokens or to those that come one at a time"
             )
 
     def extra(self, plan: ResolvedPlan, capture: Sequence[Site]) -> dict[str, Any]:

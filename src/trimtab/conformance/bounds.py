@@ -22,6 +22,11 @@ class Bounds:
     ceiling: float = 10.0
     clear: float = 20.0
 
+    @property
+    def coarse(self) -> bool:
+        """Whether this is a format of 16 bits."""
+        return self.clear < 10
+
 
 #: By the engine's number format; rounding that a plain run already shows is allowed for on top (`Subject.measure`).
 BOUNDS = {
