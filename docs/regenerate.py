@@ -1,7 +1,7 @@
 """Regenerate what the docs show of the program: `make docs`.
 
 A block that starts with `<!-- command: trimtab --help -->` and ends with `<!-- end -->` holds what that
-command prints; `<!-- table: methods -->` and `<!-- table: layouts -->` hold the registries.
+command prints; `<!-- table: methods -->`, `<!-- table: layouts -->` and `<!-- table: checks -->` hold the registries.
 `--check` changes nothing and exits 1 when a block is out of date.
 """
 
@@ -80,6 +80,20 @@ def _methods() -> str:
     return "\n".join(lines)
 
 
+def _checks() -> str:
+    """Every check of the conformance kit, and the engines on whose list it is."""
+    from trimtab.conformance.registry import FEATURES, load, names_of
+
+    lists = {engine: names_of(engine) for engine in FEATURES}
+    lines = ["| check | what must hold | engines |", "|---|---|---|"]
+    for name, check in load().items():
+        engines = [e for e, names in lists.items() if name in names]
+        shown = "all" if len(engines) == len(lists) else ", ".join(engines)
+        lines.append(f"| `{name}` | {check.line.replace('|', chr(92) + '|')} | {shown} |")
+    counts = ", ".join(f"{engine} {len(names)}" for engine, names in lists.items())
+    return "\n".join([f"Checks by engine: {counts}.", "", *lines])
+
+
 def _alias(name: str, knobs: dict[str, object]) -> str:
     brought = ", ".join(f"{knob}={_plain(value)}" for knob, value in knobs.items())
     return f"`{name}` ({brought})" if brought else f"`{name}`"
@@ -89,7 +103,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else repr(value).lower()
 
 
-TABLES = {"layouts": _layouts, "methods": _methods}
+TABLES = {"checks": _checks, "layouts": _layouts, "methods": _methods}
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ STOREYS = {
     0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
         "resolved", "readouts", "rules", "heads", "records", "formats", "algebra"},
     1: {"data", "extraction", "engines"},
-    2: {"training", "evaluation", "analysis", "recipes", "pages", "strips"},
+    2: {"training", "evaluation", "analysis", "recipes", "pages", "strips", "conformance"},
     3: {"cli", "server", "explorer", "demo"},
 }  # fmt: skip
 STOREY = {room: level for level, rooms in STOREYS.items() for room in rooms}

@@ -63,6 +63,7 @@ def render(report: dict[str, Any]) -> Any:
     from rich.text import Text
 
     memory = f", {report['memory_gib']:.0f} GiB" if report["memory_gib"] else ""
+    foot = "Ready means installed. `trimtab verify --engine NAME` proves that an engine steers and reads exactly here."
     head = (
         f"trimtab {report['trimtab']}, Python {report['python']}, {report['platform']}\n"
         f"{report['cpus']} CPUs{memory}; {report['gpu']['summary']}"
@@ -72,7 +73,7 @@ def render(report: dict[str, Any]) -> Any:
         for name, row in report[kind].items():
             found = ", ".join(f"{k} {v}" for k, v in row["versions"].items())
             table.add_row(Text(f"{label} {name}"), row["state"], found, Text(row["mend"]))
-    return Group(Text(head), Text(), table)
+    return Group(Text(head), Text(), table, Text(), Text(foot))
 
 
 def _engine(name: str, modules: tuple[str, ...], extra: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ VERBS = {
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),
     "ls": ("Move", "List the vector files of a folder and of the library."),
     "demo": ("Help", "Extract, steer and read the embedded model; writes report.html."),
+    "verify": ("Help", "Prove that an engine steers, captures and reads exactly, on this machine."),
     "doctor": ("Help", "Engines, versions, GPU, what is missing and the line that installs it."),
 }
 

