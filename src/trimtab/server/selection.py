@@ -71,7 +71,7 @@ def select(
     field: ReadoutField, library: dict[str, ConceptVectors], default: str | None, info: ModelInfo
 ) -> Selection:
     """The rows that a request asks for."""
-    name = field.vectors or default
+    name = field.vectors or default or (next(iter(library)) if len(library) == 1 else None)
     if name is None:
         raise InputError(
             "this server reads nothing by default: name loaded vectors (readout.vectors), or let the operator set "

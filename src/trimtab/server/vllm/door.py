@@ -19,7 +19,7 @@ from trimtab.server.settings import Settings
 from trimtab.server.vllm.results import Results
 
 T = TypeVar("T")
-#: The door of this process; a server has one engine client.
+#: By engine client; a server has one.
 _DOORS: dict[int, Door] = {}
 
 
@@ -40,7 +40,6 @@ class Door:
         self._calls = ThreadPoolExecutor(1, "trimtab-door")
         self._opening = asyncio.Lock()
         self.receiver: Receiver | None = None
-        self.waiting = 0
 
     @classmethod
     def of(cls, client: Any) -> Door:
@@ -48,6 +47,11 @@ class Door:
         if id(client) not in _DOORS:
             _DOORS[id(client)] = cls(client)
         return _DOORS[id(client)]
+
+    @classmethod
+    def known(cls, client: Any) -> Door | None:
+        """The door of an engine client that was asked for one."""
+        return _DOORS.get(id(client))
 
     @property
     def default_plan(self) -> bool:
@@ -111,8 +115,3 @@ class Door:
         """A request was lost: what it wrote to the prefix cache is not what its plan would have written."""
         self.epoch += 1
         self._calls.submit(self.shelf.forget)
-
-
-def steers_by_default() -> bool:
-    """Whether any door of this process has a default plan."""
-    return any(door.default_plan for door in _DOORS.values())

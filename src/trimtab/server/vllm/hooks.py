@@ -8,17 +8,17 @@ A request without our fields, on a server without a default plan, runs through v
 from __future__ import annotations
 
 import functools
+import sys
 from http import HTTPStatus
 from typing import Any
 
+from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import wire
 from trimtab.server.vllm import answers
 from trimtab.server.vllm.admission import CURRENT, Admission
-from trimtab.server.vllm.door import Door, steers_by_default
-
-#: The key that belongs to the workers; clients may not write it.
-RESERVED = "trimtab"
+from trimtab.server.vllm.door import Door
+from trimtab.server.vllm.guard import ADMITTING, Guard
 
 
 def install() -> None:
@@ -40,6 +40,7 @@ def install() -> None:
         _wrap(request, "to_sampling_params", _boarding)
         if hasattr(request, "to_beam_search_params"):
             _wrap(request, "to_beam_search_params", _no_beams)
+    _wrap(AsyncLLM, "__init__", _guarding)
     _wrap(AsyncLLM, "generate", _following)
 
 
@@ -94,8 +95,8 @@ def _forced(handler: Any) -> bool:
 
 def _fields_of(request: Any) -> dict[str, Any]:
     xargs = request.vllm_xargs
-    if xargs and RESERVED in xargs:
-        raise InputError(f"vllm_xargs.{RESERVED} is not for clients; send steering, readout or capture")
+    if xargs and KEY in xargs:
+        raise InputError(f"vllm_xargs.{KEY} is not for clients; send steering, readout or capture")
     found = wire.take(request.model_extra, xargs)
     if xargs is not None and not xargs:
         request.vllm_xargs = None
@@ -167,27 +168,53 @@ def _no_beams(original: Any) -> Any:
 
 
 def _refuse_elsewhere(request: Any) -> None:
-    from vllm.exceptions import VLLMValidationError
-
     sent = {*(request.model_extra or {}), *(request.vllm_xargs or {})}
-    ours = sorted(sent & {*wire.FIELDS, RESERVED})
+    ours = sorted(sent & {*wire.FIELDS, KEY})
     if ours:
-        raise VLLMValidationError(
-            f"{', '.join(ours)}: steering and readings are taken on /v1/chat/completions and /v1/completions only"
-        )
-    if steers_by_default():
-        raise VLLMValidationError(
-            "this server steers by default (PUT /v1/steering), and can do so on /v1/chat/completions and "
-            "/v1/completions only"
-        )
+        raise _invalid(f"{', '.join(ours)}: taken on {' and '.join(ADMITTING)} only")
 
 
 def _following(original: Any) -> Any:
     """An admitted request is followed; every other one is vLLM's own generator."""
 
-    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = original(self, *args, **kwargs)
-        admission = CURRENT.get()
+    def generate(self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+        admission, door = CURRENT.get(), Door.known(self)
+        if admission is None and door is not None:
+            # Engines of the Python face have no door, and write their own tickets.
+            if KEY in (getattr(sampling_params, "extra_args", None) or {}):
+                raise _invalid(f"extra_args.{KEY} is not for clients; send steering, readout or capture")
+            if door.default_plan:
+                raise _invalid(
+                    "this server steers by default (PUT /v1/steering), and can do so on "
+                    f"{' and '.join(ADMITTING)} only"
+                )
+        outputs = original(self, prompt, sampling_params, *args, **kwargs)
         return outputs if admission is None else admission.follow(outputs)
 
     return generate
+
+
+def _guarding(original: Any) -> Any:
+    """An engine client was made: in an API server its app comes next, and gets the guard."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        module: Any = sys.modules.get("vllm.entrypoints.launchers.app")
+        if module is not None and not hasattr(module.attach_endpoint_plugins, "trimtab"):
+            _wrap(module, "attach_endpoint_plugins", _attaching)
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _attaching(original: Any) -> Any:
+    def attach_endpoint_plugins(app: Any, *args: Any, **kwargs: Any) -> Any:
+        app.add_middleware(Guard)
+        return original(app, *args, **kwargs)
+
+    return attach_endpoint_plugins
+
+
+def _invalid(message: str) -> Exception:
+    from vllm.exceptions import VLLMValidationError
+
+    return VLLMValidationError(message)

@@ -1,14 +1,12 @@
 """What vLLM loads: `register` in each of its processes, and the routes in its API server.
 
 Routes are loaded only where `VLLM_PLUGINS` names trimtab, which is also a list of all that vLLM may load. Without it
-plans and readings work all the same; there is then no header, no capture, and no way to load vectors.
+plans and readings work all the same; there is then no capture, and no way to load vectors.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-from trimtab.server.receipts import HEADER
 
 
 def register() -> None:
@@ -28,11 +26,10 @@ class Routes:
     required_tasks = ("generate",)
 
     def attach_router(self, app: Any) -> None:
-        """Our routes, and the fingerprint in the header of every answer that has one."""
+        """Our routes."""
         from trimtab.server.routes import router
 
         app.include_router(router())
-        app.add_middleware(Fingerprint)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Open the door now, so that a vector file that does not fit stops the server and not the first request."""
@@ -41,21 +38,3 @@ class Routes:
         door = await Door.of(engine_client).open()
         door.routes = True
         state.trimtab = door
-
-
-class Fingerprint:
-    """Adds what the handler left in the request's state to the answer's header."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def stamped(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                fingerprint = (scope.get("state") or {}).get("trimtab_fingerprint")
-                if fingerprint:
-                    headers = [*message.get("headers", ()), (HEADER.lower().encode(), fingerprint.encode())]
-                    message = {**message, "headers": headers}
-            await send(message)
-
-        await self.app(scope, receive, stamped if scope["type"] == "http" else send)
