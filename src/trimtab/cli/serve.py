@@ -33,8 +33,8 @@ def serve(
 ) -> int | None:
     """Serve MODEL (a folder, a hub id or "embedded") over HTTP, steered and read by request.
 
-    What follows `--` goes to vLLM's own server: trimtab serve MODEL -- --port 8001 --max-model-len 4096. It listens on
-    this machine only, unless `--host` says otherwise.
+    All other flags go to vLLM's own server: trimtab serve MODEL --port 8001 --max-model-len 4096 (and, after `--`,
+    those that trimtab has as well). It listens on this machine only, unless `--host` says otherwise.
     """
     from trimtab.server.vllm import starting
 
@@ -58,3 +58,7 @@ def serve(
         raise InputError("a server has no result to print: leave --json out, or add --dry-run")
     desk.note(shown)
     os.execve(command[0], command, environment)
+
+
+# Flags of vLLM are not ours to know.
+serve.context_settings["ignore_unknown_options"] = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,16 @@ class Order:
         return sum(max(0, (length if b is None else min(b, length)) - a) for a, b in self.ranges)
 
 
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+    """What is wrong says in which field."""
+    try:
+        yield
+    except TrimtabError as error:
+        text = str(error)
+        raise InputError(text if field in text else f"{field}: {text}") from error
+
+
 class Counter:
     """Takes the fields of a request apart, and says in words what is wrong with them."""
 
@@ -59,23 +70,31 @@ class Counter:
         resolved = EMPTY if plan is None else self.resolve(plan, prompt)
         selection = None
         if fields.readout is not None:
-            selection = select(fields.readout, self.library, self.library.default, self.info)
+            with _named("readout"):
+                selection = select(fields.readout, self.library, self.library.default, self.info)
         layers: tuple[int, ...] = ()
         ranges: tuple[Range, ...] = ()
         if fields.capture is not None:
-            layers = model_layers(fields.capture.layers, self.info)
-            ranges = resolve_positions(fields.capture.positions, prompt)
+            with _named("capture"):
+                layers = model_layers(fields.capture.layers, self.info)
+                ranges = resolve_positions(fields.capture.positions, prompt)
         at = "after" if fields.capture is None else fields.capture.at
         return Order(prompt, resolved, selection, layers, ranges, at)
 
     def resolve(self, plan: SteeringPlan, prompt: Prompt) -> ResolvedPlan:
-        """A plan's names, layers and positions as numbers."""
+        """A plan's names, layers and positions as numbers; what is wrong says which placement it is."""
         try:
             return plan.resolve(prompt, self.library, self.info)
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"steering is malformed: {type(error).__name__}: {error}") from error
+        except (TrimtabError, *wire.MALFORMED):
+            for i, placement in enumerate(plan.placements):
+                try:
+                    SteeringPlan((placement,)).resolve(prompt, self.library, self.info)
+                except TrimtabError as error:
+                    raise InputError(f"steering.placements[{i}]: {error}") from error
+                except wire.MALFORMED as error:
+                    kind = type(error).__name__
+                    raise InputError(f"steering.placements[{i}] is malformed: {kind}: {error}") from error
+            raise
 
     def needs_roles(self, fields: wire.Fields) -> bool:
         """Whether anything is placed by a message's role."""

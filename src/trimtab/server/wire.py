@@ -16,12 +16,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from trimtab.errors import InputError, TrimtabError
-from trimtab.plans import SteeringPlan
+from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import check_positions
 from trimtab.server.settings import Settings
 
 FIELDS = ("steering", "readout", "capture")
 Layers = list[int | str] | int | str
+#: What code raises that meets data of another shape than it expects; from the wire that is the sender's mistake.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class _Strict(BaseModel):
@@ -129,13 +131,35 @@ def plan_of(data: Any, settings: Settings) -> SteeringPlan:
             raise InputError(
                 f"steering has {len(placements)} placements, and this server takes {settings.max_placements}"
             )
-        if isinstance(placements, list):
-            data = {**data, "placements": [_widened(p, settings) for p in placements]}
-        return SteeringPlan.from_json(data)
+        if not isinstance(placements, list):
+            return SteeringPlan.from_json(data)
+        rest = {k: v for k, v in data.items() if k != "placements"}
+        parts = [_placement(i, p, rest, settings) for i, p in enumerate(placements)]
+        return SteeringPlan.from_json({**rest, "placements": []}) | SteeringPlan(tuple(parts))
     except TrimtabError as error:
-        raise InputError(f"steering: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        text = str(error)
+        raise InputError(text if text.startswith("steering") else f"steering: {text}") from error
+    except MALFORMED as error:
         raise InputError(f"steering is malformed: {type(error).__name__}: {error}") from error
+
+
+def _placement(index: int, data: Any, rest: Mapping[str, Any], settings: Settings) -> Placement:
+    """One placement; what is wrong with it says which one it is."""
+    try:
+        _layers_are_layers(data)
+        (found,) = SteeringPlan.from_json({**rest, "placements": [_widened(data, settings)]}).placements
+        return found
+    except TrimtabError as error:
+        raise InputError(f"steering.placements[{index}]: {error}") from error
+
+
+def _layers_are_layers(placement: Any) -> None:
+    if not isinstance(placement, Mapping) or placement.get("layers") is None:
+        return
+    given = placement["layers"]
+    for part in given if isinstance(given, list) else [given]:
+        if isinstance(part, bool) or not isinstance(part, (int, str)):
+            raise InputError(f"layers are numbers or words such as 50%, 12-16 and all; got {given!r}")
 
 
 def _widened(placement: Any, settings: Settings) -> Any:
