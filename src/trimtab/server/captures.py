@@ -86,7 +86,7 @@ class Captures:
     @property
     def held(self) -> int:
         """Bytes that wait."""
-        return sum(len(body) for _, body in self._held.values())
+        return sum(len(body) for _, body in list(self._held.values()))
 
     def _expire(self) -> None:
         now = self._clock()

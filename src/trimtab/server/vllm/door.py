@@ -14,6 +14,7 @@ from trimtab.engines.vllm.channel import Receiver
 from trimtab.engines.vllm.engine import describe
 from trimtab.engines.vllm.shelf import Shelf
 from trimtab.errors import Unsupported
+from trimtab.server import metrics
 from trimtab.server.counter import Counter
 from trimtab.server.settings import Settings
 from trimtab.server.vllm.results import Results
@@ -97,6 +98,9 @@ class Door:
 
         self.shelf = Shelf(call)
         self.receiver = receiver
+        metrics.watch(
+            lambda: len(self.results), lambda: self.counter.captures.held, lambda: len(self.counter.library)
+        )
 
     def new_key(self) -> str:
         """A name that no other request has."""
@@ -113,5 +117,6 @@ class Door:
 
     def distrust(self) -> None:
         """A request was lost: what it wrote to the prefix cache is not what its plan would have written."""
+        metrics.count("lost")
         self.epoch += 1
         self._calls.submit(self.shelf.forget)

@@ -14,7 +14,7 @@ from typing import Any
 
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
-from trimtab.server import wire
+from trimtab.server import metrics, wire
 from trimtab.server.vllm import answers
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
@@ -64,6 +64,7 @@ def _admitting(original: Any) -> Any:
             fields = door.counter.parse(found)
             _check(request, fields, door)
             admission = Admission(door, fields)
+            metrics.count("admitted")
         except TrimtabError as error:
             return _refusal(self, error, "steering")
         token = CURRENT.set(admission)
@@ -121,6 +122,8 @@ def _check(request: Any, fields: wire.Fields, door: Door) -> None:
 def _refusal(handler: Any, error: TrimtabError, field: str) -> Any:
     """OpenAI's error form: 400 for what was asked, 500 for what went wrong."""
     ours = error.exit_code != 2
+    if not ours:
+        metrics.count("refused")
     return handler.create_error_response(
         str(error),
         err_type="InternalServerError" if ours else "BadRequestError",
