@@ -38,6 +38,24 @@ class Selection:
             "encoding": self.field.encoding,
         }
 
+    def part(self, rows: Sequence[np.ndarray], first: int, length: int, *, begin: bool) -> dict[str, Any]:
+        """The readings of the states that emitted the tokens from `first` on, after a prompt of `length`; {} for none.
+
+        `start` is the first generated token that is covered and `position` the absolute position of its state. Aligned
+        as "own", the state that emitted token k is token k - 1's, and the one that emitted token 0 is the prompt's.
+        """
+        if self.field.align == "own":
+            rows, first = (rows[1:], 0) if first == 0 else (rows, first - 1)
+        if not rows and not begin:
+            return {}
+        position = length + first - (self.field.align == "emitting")
+        values = self.pack(rows) if rows else {"values": []}
+        return {"start": first, "position": position, **(self.head() if begin else {}), **values}
+
+    def prompt_part(self, rows: Sequence[np.ndarray]) -> dict[str, Any]:
+        """The readings of the prompt's own states."""
+        return {"start": 0, "position": 0, **self.head(), "align": "own", **self.pack(rows)}
+
     def pack(self, rows: Sequence[np.ndarray | None]) -> dict[str, Any]:
         """Scores [layers, concepts] of some tokens, as `values` [tokens][layers][concepts], or with `top_k` the
         highest ones with their `indices` into the concepts. An absent row is null (NaN when packed)."""

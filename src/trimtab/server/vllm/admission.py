@@ -33,7 +33,7 @@ class Part:
 
     tokens: int = 0
     waiting: list[tuple[int, list[np.ndarray]]] = field(default_factory=list)
-    prompt_rows: list[np.ndarray | None] | None = None
+    prompt_rows: list[np.ndarray] | None = None
     capture: dict[str, Any] | None = None
     begun: bool = False
 

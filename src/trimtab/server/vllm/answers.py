@@ -35,21 +35,16 @@ def _choice(journey: Journey, part: Part, everything: bool) -> dict[str, Any]:
     out: dict[str, Any] = {}
     selection = journey.order.selection
     if selection is not None and part.waiting:
-        first = part.waiting[0][0]
-        rows = [r for _, some in part.waiting for r in some]
-        part.waiting.clear()
-        if selection.field.align == "own":
-            # The state that emitted token k is token k - 1's own; the one that emitted token 0 is the prompt's.
-            rows, first = (rows[1:], 0) if first == 0 else (rows, first - 1)
-        position = len(journey.order.prompt) + first - (selection.field.align == "emitting")
-        head = {} if part.begun else selection.head()
         if part.prompt_rows is not None:
-            out["prompt_readout"] = {"start": 0, **selection.head(), **selection.pack(part.prompt_rows)}
+            out["prompt_readout"] = selection.prompt_part(part.prompt_rows)
             part.prompt_rows = None
-        if rows or everything:
-            part.begun = True
-            values = selection.pack(rows) if rows else {"values": []}
-            out["readout"] = {"start": first, "position": position, **head, **values}
+        rows = [row for _, some in part.waiting for row in some]
+        begin = not part.begun and (everything or len(rows) > (selection.field.align == "own"))
+        found = selection.part(rows, part.waiting[0][0], len(journey.order.prompt), begin=begin)
+        part.waiting.clear()
+        part.begun = part.begun or begin
+        if found:
+            out["readout"] = found
     if part.capture is not None:
         out["capture"], part.capture = part.capture, None
     return out
