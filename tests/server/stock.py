@@ -25,6 +25,11 @@ WIDTH, LAYERS = 192, 6
 CONCEPTS = ("happy", "sad", "calm")
 
 
+def typical(layer: int) -> float:
+    """About the size of the embedded model's states, so that a dose of 1 is felt."""
+    return 600.0 + 100.0 * layer
+
+
 def vectors(
     seed: int = 0, layers: Sequence[int] = range(LAYERS), concepts: Sequence[str] = CONCEPTS
 ) -> ConceptVectors:
@@ -33,7 +38,12 @@ def vectors(
     return ConceptVectors.from_directions(
         [
             Direction.from_raw(
-                name, Site(layer), random.standard_normal(WIDTH), typical_norm=4.0 + layer, mean=0.25, std=2.0
+                name,
+                Site(layer),
+                random.standard_normal(WIDTH),
+                typical_norm=typical(layer),
+                mean=0.25,
+                std=2.0,
             )
             for name in concepts
             for layer in layers

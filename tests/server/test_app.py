@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-pytest.importorskip("fastapi", reason="the server needs fastapi: pip install 'trimtab[serve]'")
-
-from fastapi.testclient import TestClient
-
 import trimtab
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.requests import CaptureSpec, Request, Sampling
 from trimtab.plans import SteeringPlan
 from trimtab.readouts import Readout
-from trimtab.server.app import build
 from trimtab.server.settings import Settings
 from trimtab.sites import Site
 
+TestClient = pytest.importorskip(
+    "fastapi.testclient", reason="the server needs fastapi: pip install 'trimtab[serve]'"
+).TestClient
 MESSAGES = [{"role": "user", "content": "I feel"}]
 PLAN = {"placements": [{"op": "add", "vector": "joy", "amount": -6.0, "layers": [1]}]}
+
+
+def build(*args: Any, **kwargs: Any) -> Any:
+    from trimtab.server import app
+
+    return app.build(*args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +80,13 @@ def chat(**more: Any) -> dict[str, Any]:
     }
 
 
-def ask(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+def ask(client: Any, body: dict[str, Any]) -> dict[str, Any]:
     answer = client.post("/v1/chat/completions" if "messages" in body else "/v1/completions", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def events(client: TestClient, body: dict[str, Any]) -> list[dict[str, Any]]:
+def events(client: Any, body: dict[str, Any]) -> list[dict[str, Any]]:
     route = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     answer = client.post(route, json={**body, "stream": True})
     assert answer.status_code == 200, answer.text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.malformed import requests
-from server.stock import CONCEPTS, LAYERS, WIDTH, vectors
+from server.stock import CONCEPTS, LAYERS, WIDTH, typical, vectors
 from trimtab.errors import InputError
 from trimtab.prompts import Prompt, Span
 from trimtab.server import wire
@@ -37,8 +37,10 @@ def test_a_plan_in_all_its_parts():
     plan = order(c, steering={"placements": [{**HAPPY, "positions": {"role": "user"}}]}).plan
     assert [p.site.layer for p in plan.placements] == [2, 3]
     assert [p.ranges for p in plan.placements] == [((4, 8),)] * 2
-    # 0.6 of the typical norm, which is 4 + layer, shared by two layers.
-    assert [p.coefficients.shift for p in plan.placements] == pytest.approx([0.3 * 6, 0.3 * 7])
+    # 0.6 of the typical norm, shared by two layers.
+    assert [p.coefficients.shift for p in plan.placements] == pytest.approx(
+        [0.3 * typical(2), 0.3 * typical(3)]
+    )
 
 
 def test_the_receipt_says_what_was_done():

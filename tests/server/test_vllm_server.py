@@ -16,7 +16,7 @@ from safetensors.numpy import load
 
 import trimtab
 from server.malformed import requests
-from server.stock import CONCEPTS, LAYERS, Server, vectors
+from server.stock import CONCEPTS, LAYERS, Server, typical, vectors
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.engine
 FLAGS = [
     "--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "32", "--dtype", "float32", "--block-size", "32",
 ]  # fmt: skip
-PLAN = {"placements": [{"op": "add", "vector": "happy", "dose": 4.0, "layers": [2]}]}
+PLAN = {"placements": [{"op": "add", "vector": "happy", "dose": 1.0, "layers": [2]}]}
 STACK = {
     "placements": [
-        {"op": "add", "vector": "sad", "dose": 6.0, "layers": "1-3", "positions": "generated"},
+        {"op": "add", "vector": "sad", "dose": 1.5, "layers": "1-3", "positions": "generated"},
         {"op": "ablate", "vector": "calm", "layers": "all"},
         {
             "op": "cap",
@@ -162,7 +162,7 @@ def test_the_official_client_streams_a_steered_answer_with_readings(official, ht
     readout = joined(chunks)
     last = chunks[-1]
     assert last["steering_applied"]["vectors"] == ["happy"] and last["steering_applied"]["layers"] == [2]
-    assert last["steering_applied"]["dose"] == {"happy": 4.0}
+    assert last["steering_applied"]["dose"] == {"happy": 1.0}
     assert [c for c in chunks if "steering_applied" in c] == [last]
     # Every token's readings ride in the chunk that carries the token.
     tokens = [t for c in chunks for o in c["choices"] for t in o.get("token_ids") or []]
@@ -207,7 +207,9 @@ def test_the_header_and_the_plan_in_vllm_xargs(http):
     assert direct.headers["x-trimtab-fingerprint"] == official == xargs.headers["x-trimtab-fingerprint"]
     assert bare(direct.json()) == bare(xargs.json())
     preview = http.post("/v1/steering/preview", json={"steering": PLAN, "messages": MESSAGES}).json()
-    assert preview["fingerprint"] == official and preview["placements"][0]["shift"] == pytest.approx(4.0 * 6)
+    assert preview["fingerprint"] == official and preview["placements"][0]["shift"] == pytest.approx(
+        typical(2)
+    )
     with http.stream("POST", "/v1/chat/completions", json=chat(steering=PLAN, stream=True)) as answer:
         assert answer.headers["x-trimtab-fingerprint"] == official
         answer.read()
@@ -346,7 +348,7 @@ def test_vectors_are_loaded_from_the_allowed_folder_only(http):
     known = http.get("/v1/vectors").json()
     assert [v["name"] for v in known["data"]] == ["feelings"] and known["default"] == "feelings"
     assert known["available"] == ["feelings.safetensors", "more.safetensors"]
-    brave = {"placements": [{"op": "add", "vector": "brave", "dose": 4, "layers": 2}]}
+    brave = {"placements": [{"op": "add", "vector": "brave", "dose": 1, "layers": 2}]}
     assert http.post("/v1/completions", json=text(steering=brave)).status_code == 400
     for file in (
         "../secret.safetensors",
@@ -425,7 +427,9 @@ def test_many_clients_with_plans_of_their_own(http, server):
         text(
             prompt=f"The {word} in the morning",
             steering={
-                "placements": [{"op": "add", "vector": CONCEPTS[i % 3], "dose": 1 + i / 4, "layers": [i % 6]}]
+                "placements": [
+                    {"op": "add", "vector": CONCEPTS[i % 3], "dose": 0.5 + i / 20, "layers": [i % 6]}
+                ]
             }
             if i % 4
             else None,
