@@ -19,7 +19,7 @@ from trimtab.formats import native
 from trimtab.prompts import Prompt
 from trimtab.server.library import describe
 from trimtab.server.receipts import preview
-from trimtab.server.wire import Fields, plan_of
+from trimtab.server.wire import FIELDS, Fields, plan_of
 
 
 class _Body(BaseModel):
@@ -56,9 +56,9 @@ class PreviewBody(_Body):
 def failed(error: TrimtabError) -> Any:
     """OpenAI's error form: 400 for what was asked, 500 for what went wrong."""
     code, kind = (400, "BadRequestError") if error.exit_code == 2 else (500, "InternalServerError")
-    return JSONResponse(
-        {"error": {"message": str(error), "type": kind, "param": None, "code": code}}, status_code=code
-    )
+    param = next((f for f in FIELDS if str(error).startswith(f)), None)
+    told = {"message": str(error), "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": told}, status_code=code)
 
 
 def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:
