@@ -9,6 +9,7 @@ from safetensors.numpy import load, save_file
 
 from server.stock import LAYERS, WIDTH, vectors
 from trimtab.errors import FormatError, InputError, Mismatch, UnknownName
+from trimtab.server.busy import Busy
 from trimtab.server.captures import Captures
 from trimtab.server.library import Library, describe
 from trimtab.server.settings import Settings
@@ -140,7 +141,7 @@ def test_captures_are_bounded():
     with pytest.raises(InputError, match="fewer layers"):
         captures.reserve(101)
     captures.reserve(100)
-    with pytest.raises(InputError, match="wait to be fetched"):
+    with pytest.raises(Busy, match="wait to be fetched"):
         captures.reserve(51)
     captures.release(100)
     captures.reserve(100)

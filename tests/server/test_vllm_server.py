@@ -275,7 +275,9 @@ def test_several_samples_stop_strings_and_logprobs(http):
     for c in chunks:
         for o in c["choices"]:
             assert len(o.get("token_ids") or []) == len(o.get("readout", {}).get("values", []))
-    several = ask(http, text(prompt=["In the morning", "The dog"], n=2, steering=PLAN, readout=ALL))
+    several = ask(
+        http, text(prompt=["In the morning", "The dog"], n=2, temperature=1, steering=PLAN, readout=ALL)
+    )
     assert [len(c["readout"]["values"]) for c in several["choices"]] == [12] * 4
     assert len(several["steering_applied"]) == 2
 
@@ -290,7 +292,7 @@ def test_alignment_prompt_rows_and_packing(http):
     late = events(http, text(readout={**ALL, "align": "own"}))
     assert "readout" not in late[0]["choices"][0] and joined(late)["values"] == own["values"]
     for _ in range(2):  # the second time the prompt lies in the cache
-        long = "In the morning " * 20
+        long = "In the morning " * 30
         chunks = events(http, text(prompt=long, readout={**ALL, "prompt": True}, return_token_ids=True))
         first = chunks[0]["choices"][0]
         assert len(first["prompt_readout"]["values"]) == len(first["prompt_token_ids"]) > 64
@@ -340,6 +342,9 @@ def test_routes_that_do_not_steer_refuse(http):
                 answer.status_code == 400 and "/v1/chat/completions" in answer.json()["error"]["message"]
             ), route
         assert http.post(route, json=body).status_code == 200, route
+    forged = {"temperature": 0, "max_tokens": 3, "extra_args": {"trimtab": "{}"}}
+    answer = http.post("/inference/v1/generate", json={"token_ids": [5, 6, 7], "sampling_params": forged})
+    assert answer.status_code in (400, 404), answer.text
     assert "beam" in http.post("/v1/completions", json=text(use_beam_search=True, readout=True)).text
     assert http.post("/v1/completions", json=text(echo=True, readout=True)).status_code == 400
 

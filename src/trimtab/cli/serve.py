@@ -59,8 +59,10 @@ def serve(
     if engine == "vllm":
         if device is not None:
             raise InputError("vLLM chooses its device by how it was built; leave --device out")
-        more = [*(("--dtype", dtype) if dtype else ()), *(("--api-key", api_key) if api_key else ())]
-        _vllm(desk, model, [*place, *more, *flags], ours, dry_run)
+        more = ["--dtype", dtype] if dtype else []
+        # Not as a flag, which every user of the machine can read.
+        secret = {"VLLM_API_KEY": api_key} if api_key else {}
+        _vllm(desk, model, [*place, *more, *flags], ours, secret, dry_run)
         return
     if flags:
         raise InputError(f"{flags[0]} is no flag of trimtab serve; only vLLM takes flags of its own")
@@ -87,12 +89,19 @@ def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> Map
     return out
 
 
-def _vllm(desk: Desk, model: str, flags: list[str], ours: Mapping[str, str], dry_run: bool) -> None:
+def _vllm(
+    desk: Desk,
+    model: str,
+    flags: list[str],
+    ours: Mapping[str, str],
+    secret: Mapping[str, str],
+    dry_run: bool,
+) -> None:
     """Become vLLM's own server."""
     from trimtab.server.vllm import starting
 
     command = starting.command(model, flags)
-    environment = {**starting.environment(os.environ), **ours}
+    environment = {**starting.environment(os.environ), **ours, **secret}
     said = {**ours, "VLLM_PLUGINS": environment["VLLM_PLUGINS"]}
     shown = " ".join([*(f"{k}={shlex.quote(v)}" for k, v in said.items()), shlex.join(command)])
     if dry_run:

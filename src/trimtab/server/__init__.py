@@ -9,6 +9,7 @@ What does not depend on the server that carries it lives here; `vllm` hangs it i
     captures   captured states that wait to be fetched
     receipts   what was applied
     counter    one model behind the door: its library, its default plan, its limits
+    busy       what could be done, but not now
     metrics    figures for Prometheus
     routes     `/v1/vectors`, `/v1/steering`, `/v1/readout/manifest`, `/v1/captures`
 """

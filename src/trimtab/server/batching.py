@@ -11,7 +11,8 @@ from typing import Any
 
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import Event, Request
-from trimtab.errors import TrimtabError, Unsupported
+from trimtab.errors import TrimtabError
+from trimtab.server.busy import Busy
 
 #: Seconds that the first request waits for company, and requests that run at once.
 PATIENCE, GROUP = 0.01, 16
@@ -48,11 +49,11 @@ class Batcher:
         prepared = await asyncio.to_thread(self.engine.prepare, request)
         job = Job(prepared, asyncio.get_running_loop())
         if not self._open:
-            raise Unsupported("the server is shutting down")
+            raise Busy("the server is shutting down")
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            raise Unsupported("too many requests wait; try again later") from None
+            raise Busy("too many requests wait; try again later") from None
         try:
             while (found := await job.events.get()) is not None:
                 if isinstance(found, BaseException):
@@ -91,7 +92,7 @@ class Batcher:
         while not self._jobs.empty():
             job = self._jobs.get()
             if job is not None:
-                job.tell(Unsupported("the server is shutting down"))
+                job.tell(Busy("the server is shutting down"))
 
     def _gather(self, first: Job) -> tuple[list[Job], bool]:
         """Who runs together, and whether the end was called."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.errors import InputError
+from trimtab.server.busy import Busy
 from trimtab.server.settings import Settings
 
 
@@ -35,7 +36,7 @@ class Captures:
         with self._lock:
             self._expire()
             if self.held + self._promised + size > self.settings.max_held_bytes:
-                raise InputError(
+                raise Busy(
                     f"captures that wait to be fetched take {self.held + self._promised} of "
                     f"{self.settings.max_held_bytes} bytes: fetch them, or wait until they expire"
                 )

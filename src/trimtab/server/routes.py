@@ -17,6 +17,7 @@ from trimtab.engines.base import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.formats import native
 from trimtab.prompts import Prompt
+from trimtab.server.busy import status_of
 from trimtab.server.library import describe
 from trimtab.server.receipts import preview
 from trimtab.server.wire import FIELDS, Fields, plan_of
@@ -54,8 +55,8 @@ class PreviewBody(_Body):
 
 
 def failed(error: TrimtabError) -> Any:
-    """OpenAI's error form: 400 for what was asked, 500 for what went wrong."""
-    code, kind = (400, "BadRequestError") if error.exit_code == 2 else (500, "InternalServerError")
+    """OpenAI's error form."""
+    code, kind = status_of(error)
     param = next((f for f in FIELDS if str(error).startswith(f)), None)
     told = {"message": str(error), "type": kind, "param": param, "code": code}
     return JSONResponse({"error": told}, status_code=code)

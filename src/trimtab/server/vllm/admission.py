@@ -44,6 +44,7 @@ class Journey:
 
     order: Order
     key: str
+    rows: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     readout: str | None = None
     samples: Samples | None = None
@@ -73,6 +74,7 @@ class Admission:
             journey = Journey(order, self.door.new_key())
             self.journeys.append(journey)
             if order.tells:
+                journey.rows = self.door.take_rows(order.plan.vectors)
                 journey.held = await self.door.hold(self.door.shelf.hold, order.plan.vectors)
             if order.selection is not None:
                 journey.readout = await self.door.hold(self.door.shelf.hold_readout, order.selection.readout)
@@ -210,6 +212,7 @@ class Admission:
         for journey in self.journeys:
             if journey.samples is not None:
                 self.door.results.close(journey.key)
+            self.door.give_rows(journey.rows)
             self.door.release((*journey.held, *([journey.readout] if journey.readout else [])))
             if journey.reserved:
                 self.door.counter.captures.release(journey.reserved)

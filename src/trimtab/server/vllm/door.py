@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,9 +14,11 @@ from trimtab.engines.tokens import PromptEncoder
 from trimtab.engines.vllm.channel import Receiver
 from trimtab.engines.vllm.engine import describe
 from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.worker import BANK, OPTION
 from trimtab.errors import Unsupported
+from trimtab.server import counter as counters
 from trimtab.server import metrics
-from trimtab.server.counter import Counter
+from trimtab.server.busy import Busy
 from trimtab.server.settings import Settings
 from trimtab.server.vllm.results import Results
 
@@ -27,7 +30,7 @@ _DOORS: dict[int, Door] = {}
 class Door:
     """Opened by the first request that needs it, or when the server starts with the endpoint plugin."""
 
-    counter: Counter
+    counter: counters.Counter
     encoder: PromptEncoder
     results: Results
 
@@ -41,6 +44,9 @@ class Door:
         self._calls = ThreadPoolExecutor(1, "trimtab-door")
         self._opening = asyncio.Lock()
         self.receiver: Receiver | None = None
+        #: How many requests use each vector, and how many vectors the workers can use at once.
+        self._rows: Counter[str] = Counter()
+        self.capacity = BANK
 
     @classmethod
     def of(cls, client: Any) -> Door:
@@ -80,8 +86,11 @@ class Door:
             name = model.served_model_name or model.model
             name = name[0] if isinstance(name, list) else name
             self.encoder = PromptEncoder(self.client.renderer.tokenizer, name)
+            extra = self.client.vllm_config.additional_config
+            options = extra.get(OPTION) if isinstance(extra, dict) else None
+            self.capacity = int((options or {}).get("bank", BANK))
             info = describe(self.client.vllm_config, self.encoder, found, name, model.revision)
-            self.counter = Counter(info, settings)
+            self.counter = counters.Counter(info, settings)
         except BaseException as error:
             receiver.close()
             if isinstance(error, (AttributeError, NotImplementedError)):
@@ -105,6 +114,22 @@ class Door:
     def new_key(self) -> str:
         """A name that no other request has."""
         return f"trimtab-{self._run}-{next(self._names)}"
+
+    def take_rows(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Count vectors as used; refused where the workers' bank would not hold them. Give them back, once."""
+        taken = tuple(names)
+        if len(self._rows.keys() | set(taken)) > self.capacity:
+            raise Busy(
+                f"requests under way use {len(self._rows)} different vectors, and the workers hold {self.capacity}: "
+                "try again later"
+            )
+        self._rows.update(taken)
+        return taken
+
+    def give_rows(self, names: Iterable[str]) -> None:
+        """Requests that used these are done."""
+        self._rows.subtract(names)
+        self._rows = +self._rows
 
     async def hold(self, work: Callable[..., T], *args: Any) -> T:
         """Something of the shelf's that may call the workers."""

@@ -15,6 +15,7 @@ from typing import Any
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
+from trimtab.server.busy import status_of
 from trimtab.server.vllm import answers
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
@@ -120,16 +121,12 @@ def _check(request: Any, fields: wire.Fields, door: Door) -> None:
 
 
 def _refusal(handler: Any, error: TrimtabError, field: str) -> Any:
-    """OpenAI's error form: 400 for what was asked, 500 for what went wrong."""
-    ours = error.exit_code != 2
-    if not ours:
+    """OpenAI's error form. A lost request is counted where it is lost."""
+    code, kind = status_of(error)
+    if code != 500:
         metrics.count("refused")
-    return handler.create_error_response(
-        str(error),
-        err_type="InternalServerError" if ours else "BadRequestError",
-        status_code=HTTPStatus.INTERNAL_SERVER_ERROR if ours else HTTPStatus.BAD_REQUEST,
-        param=None if ours else next((f for f in wire.FIELDS if str(error).startswith(f)), field),
-    )
+    param = next((f for f in wire.FIELDS if str(error).startswith(f)), field if code == 400 else None)
+    return handler.create_error_response(str(error), err_type=kind, status_code=HTTPStatus(code), param=param)
 
 
 def _preparing(original: Any) -> Any:
