@@ -63,7 +63,7 @@ def _admitting(original: Any) -> Any:
                 return await original(self, request, raw_request)
             await door.open()
             fields = door.counter.parse(found)
-            _check(request, fields, door)
+            _check(self, request, fields, door)
             admission = Admission(door, fields)
             metrics.count("admitted")
         except TrimtabError as error:
@@ -105,7 +105,12 @@ def _fields_of(request: Any) -> dict[str, Any]:
     return found
 
 
-def _check(request: Any, fields: wire.Fields, door: Door) -> None:
+def _check(handler: Any, request: Any, fields: wire.Fields, door: Door) -> None:
+    """Refuse what cannot be done with this request, or has not been proven."""
+    if request.model in (getattr(handler.models, "lora_requests", None) or {}):
+        raise Unsupported(
+            f"plans and readings on the adapter {request.model!r} have not been proven; use its base model"
+        )
     if getattr(request, "use_beam_search", False):
         raise Unsupported("beam search cannot be steered or read; sample instead (use_beam_search: false)")
     if fields.capture is not None and not door.routes:
