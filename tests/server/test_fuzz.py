@@ -28,13 +28,13 @@ KEYS = sorted(
     {k for table in (BAD, READOUTS, CAPTURES, *OF_KIND.values()) for k in table} | set(VALID["add"])
 )
 #: Objects with our keys and any values, or values that are known to be wrong.
-WORSE = st.sampled_from(
-    [v for table in (BAD, READOUTS, CAPTURES, *OF_KIND.values()) for vs in table.values() for v in vs]
-)
+TABLES = (BAD, READOUTS, CAPTURES, *OF_KIND.values())
+WORSE = st.sampled_from([v for table in TABLES for values in table.values() for v in values])
 OURS = st.dictionaries(st.sampled_from(KEYS), JSON | WORSE, max_size=5)
 PLANS = st.fixed_dictionaries(
     {"placements": st.lists(OURS | st.sampled_from(list(VALID.values())), max_size=3)}
 )
+ROUTES = ["/v1/steering/preview", "/v1/vectors/load", "/v1/vectors/unload", "/v1/completions"]
 USUAL = [
     "model",
     "n",
@@ -89,12 +89,7 @@ def test_no_request_breaks_the_server(client, chat, plan, readout, capture, more
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    route=st.sampled_from(
-        ["/v1/steering/preview", "/v1/vectors/load", "/v1/vectors/unload", "/v1/completions"]
-    ),
-    body=JSON,
-)
+@given(route=st.sampled_from(ROUTES), body=JSON)
 def test_no_body_breaks_a_route(client, route, body):
     answer = client.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
     assert answer.status_code in (200, 400, 404), answer.text
