@@ -46,7 +46,7 @@ class VllmEngine(Engine):
         self.epoch = 0
         self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
         self.found = self._attach()
-        super().__init__(_describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
+        super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
         # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
         self._lock = contextlib.nullcontext()  # type: ignore[assignment]
         self.ends = _end_tokens(loop.llm.vllm_config.model_config, tokenizer)
@@ -186,9 +186,10 @@ def _dtype(name: str) -> str:
     return "float32" if current_platform.is_cpu() else "auto"
 
 
-def _describe(
+def describe(
     config: Any, encoder: PromptEncoder, found: dict[str, Any], id: str, revision: str | None
 ) -> ModelInfo:
+    """The model that vLLM runs, from its configuration and from what its worker found."""
     model, text = config.model_config, config.model_config.hf_text_config
     heads = getattr(text, "num_attention_heads", None)
     width = model.get_hidden_size()

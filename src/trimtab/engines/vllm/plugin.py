@@ -1,6 +1,7 @@
-"""The entry point `vllm.general_plugins`: vLLM calls `register` in every process it starts, also if nobody steers.
+"""The worker's part of the plugin, in every process that vLLM starts, also if nobody steers.
 
-Nothing changes for requests without a plan. It may be called more than once, also in one process.
+Nothing changes for requests without a plan. It may be called more than once, also in one process. What vLLM loads by
+its entry points is `trimtab.server.vllm.plugin`, which adds the front end's part.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 log = logging.getLogger("vllm.trimtab")
 
 
-def register() -> None:
+def register() -> bool:
     """Hang the engine into this process of vLLM; a vLLM that does not fit is left alone, and that is logged."""
     from trimtab.engines.vllm import extension_points
     from trimtab.errors import Unsupported
@@ -19,7 +20,7 @@ def register() -> None:
         extension_points.check_version()
     except Unsupported as error:
         log.warning("trimtab: %s", error)
-        return
+        return False
 
     from vllm.v1.worker.gpu_worker import Worker
 
@@ -27,3 +28,4 @@ def register() -> None:
 
     cache_keys.install()
     worker.patch(Worker)
+    return True

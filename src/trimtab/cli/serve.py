@@ -1,0 +1,135 @@
+"""`trimtab serve`: an OpenAI-compatible server whose requests carry plans, readings and captures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from trimtab.engines import ENGINES
+from trimtab.errors import InputError
+
+from .frame import Desk, verb
+from .models import open_engine
+
+
+@verb("serve")
+@click.argument("model")
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="vllm", help="What runs the model.")
+@click.option("--host", default="127.0.0.1", help="Where to listen; this machine only by default.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on.")
+@click.option("--api-key", default=None, help="Key that clients must send as a bearer token.")
+@click.option("--vectors", multiple=True, help="Vector files to load; the first one is read by default.")
+@click.option("--vector-dir", default=None, help="Folder from which clients may load vector files.")
+@click.option("--allow-inline", is_flag=True, help="Take vectors inside requests, too.")
+@click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
+@click.option("--device", default=None, help="Device to run on (not with vllm).")
+@click.option("--dry-run", is_flag=True, help="Show what would be started, and stop.")
+def serve(
+    desk: Desk,
+    model: str,
+    flags: tuple[str, ...],
+    engine: str,
+    host: str,
+    port: int,
+    api_key: str | None,
+    vectors: tuple[str, ...],
+    vector_dir: str | None,
+    allow_inline: bool,
+    dtype: str | None,
+    device: str | None,
+    dry_run: bool,
+) -> None:
+    """Serve MODEL (a folder, a hub id or "embedded") over HTTP, steered and read by request.
+
+    With vllm, the default, this is vLLM's own server with our plugin, and all other flags are vLLM's:
+    trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours.
+    """
+    for path in (*vectors, *([vector_dir] if vector_dir else [])):
+        if not Path(path).exists():
+            raise InputError(f"there is no {path}")
+    if desk.as_json and not dry_run:
+        raise InputError("a server has no result to print: leave --json out, or add --dry-run")
+    ours = _settings(vectors, vector_dir, allow_inline)
+    place = ["--host", host, "--port", str(port)]
+    if engine == "vllm":
+        if device is not None:
+            raise InputError("vLLM chooses its device by how it was built; leave --device out")
+        more = ["--dtype", dtype] if dtype else []
+        # Not as a flag, which every user of the machine can read.
+        secret = {"VLLM_API_KEY": api_key} if api_key else {}
+        _vllm(desk, model, [*place, *more, *flags], ours, secret, dry_run)
+        return
+    if flags:
+        raise InputError(f"{flags[0]} is no flag of trimtab serve; only vLLM takes flags of its own")
+    shown = {"engine": engine, "model": model, "host": host, "port": port, "environment": dict(ours)}
+    if dry_run:
+        desk.result(shown, text=" ".join(f"{k}={v}" for k, v in shown.items()))
+        return
+    _own(desk, model, engine, host, port, api_key, ours, dtype, device)
+
+
+# Flags of vLLM are not ours to know.
+serve.context_settings["ignore_unknown_options"] = True
+
+
+def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> Mapping[str, str]:
+    """What the flags say, as the environment in which a server starts."""
+    out: dict[str, str] = {}
+    if vectors:
+        out["TRIMTAB_READOUT_VECTORS"] = os.pathsep.join(str(Path(v).resolve()) for v in vectors)
+    if folder:
+        out["TRIMTAB_VECTOR_DIR"] = str(Path(folder).resolve())
+    if inline:
+        out["TRIMTAB_ALLOW_INLINE"] = "1"
+    return out
+
+
+def _vllm(
+    desk: Desk,
+    model: str,
+    flags: list[str],
+    ours: Mapping[str, str],
+    secret: Mapping[str, str],
+    dry_run: bool,
+) -> None:
+    """Become vLLM's own server."""
+    from trimtab.server.vllm import starting
+
+    command = starting.command(model, flags)
+    environment = {**starting.environment(os.environ), **ours, **secret}
+    said = {**ours, "VLLM_PLUGINS": environment["VLLM_PLUGINS"]}
+    shown = " ".join([*(f"{k}={shlex.quote(v)}" for k, v in said.items()), shlex.join(command)])
+    if dry_run:
+        desk.result({"command": command, "environment": said}, text=shown)
+        return
+    desk.note(f"starting vLLM: VLLM_PLUGINS={environment['VLLM_PLUGINS']}")
+    os.execve(command[0], command, environment)
+
+
+def _own(
+    desk: Desk,
+    model: str,
+    engine: str,
+    host: str,
+    port: int,
+    key: str | None,
+    ours: Mapping[str, str],
+    dtype: str | None,
+    device: str | None,
+) -> None:
+    """Load the engine and serve it until a signal; what runs then is finished."""
+    import uvicorn
+
+    from trimtab.server.app import build
+    from trimtab.server.settings import Settings
+
+    settings = Settings.from_environment({**os.environ, **ours})
+    loaded = open_engine(desk, model, engine, dtype=dtype, device=device)
+    desk.note(f"{loaded.info.id} on http://{host}:{port}/v1")
+    with loaded:
+        uvicorn.run(build(loaded, settings, key), host=host, port=port, log_level="warning")

@@ -1,0 +1,193 @@
+"""The same door before any engine of ours: a FastAPI app with OpenAI's routes, our fields, and our routes.
+
+On vLLM the door hangs in vLLM's own server (`trimtab.server.vllm`) and this is not used.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from trimtab.engines.base import Engine, check_messages
+from trimtab.errors import InputError, TrimtabError
+from trimtab.server import metrics, wire
+from trimtab.server.batching import Batcher
+from trimtab.server.bodies import Body, ChatBody, CompletionBody
+from trimtab.server.counter import Counter
+from trimtab.server.receipts import HEADER
+from trimtab.server.routes import failed, router
+from trimtab.server.running import Run
+from trimtab.server.settings import Settings
+
+
+class Desk:
+    """What the routes share: the engine behind its queue, and the counter."""
+
+    def __init__(self, engine: Engine, settings: Settings | None) -> None:
+        self.engine, self.batcher = engine, Batcher(engine)
+        self.counter = Counter(engine.info, settings)
+        self.encoder = Encoder(engine)
+
+
+class Encoder:
+    """Prompts as the engine encodes them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def text(self, text: str) -> Any:
+        return self.engine.encode(text, bare=True)
+
+    def messages(self, messages: Any) -> Any:
+        return self.engine.encode(messages)
+
+
+def build(engine: Engine, settings: Settings | None = None, key: str | None = None) -> FastAPI:
+    """The app. With `key`, every route under /v1 wants it as a bearer token."""
+    desk = Desk(engine, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.batcher.close()
+
+    app = FastAPI(title="trimtab", lifespan=lifespan)
+    app.state.trimtab = desk
+    app.include_router(router())
+    _openai(app, desk)
+    _plain(app, desk)
+    _errors(app)
+    if key:
+        app.add_middleware(Locked, key=key)
+    metrics.watch(
+        lambda: desk.batcher.running + desk.batcher.waiting,
+        lambda: desk.counter.captures.held,
+        lambda: len(desk.counter.library),
+    )
+    return app
+
+
+def _openai(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/models")
+    async def models() -> Any:
+        return {
+            "object": "list",
+            "data": [{"id": desk.engine.info.id, "object": "model", "owned_by": "trimtab"}],
+        }
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody) -> Any:
+        return await _answer(desk, body)
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionBody) -> Any:
+        return await _answer(desk, body)
+
+
+async def _answer(desk: Desk, body: Body) -> Any:
+    """Admit, run, answer; whatever is wrong is said before anything runs."""
+    if body.model is not None and body.model != desk.engine.info.id:
+        text = f"The model `{body.model}` does not exist; there is `{desk.engine.info.id}`."
+        error = {"message": text, "type": "NotFoundError", "param": "model", "code": 404}
+        return JSONResponse({"error": error}, status_code=404)
+    try:
+        found = wire.take(body.model_extra, body.vllm_xargs)
+        if body.vllm_xargs:
+            raise InputError(
+                f"vllm_xargs.{next(iter(body.vllm_xargs))} is not something that this server knows"
+            )
+        body.check()
+        fields = desk.counter.parse(found)
+        prompt = desk.engine.encode(_given(body), bare=True)
+        order = desk.counter.order(fields, prompt)
+        run = Run(
+            desk.engine,
+            desk.batcher,
+            desk.counter,
+            body,
+            order,
+            bool(found) or desk.counter.default is not None,
+        )
+        headers = {HEADER: order.plan.fingerprint} if run.states else {}
+        if not body.stream:
+            answer = await run.whole()
+            metrics.count("admitted")
+            return JSONResponse(answer, headers=headers)
+        events = run.chunks()
+        first = await anext(events)  # what is wrong raises here, while an error can still be an answer
+        metrics.count("admitted")
+        return StreamingResponse(_sse(first, events), media_type="text/event-stream", headers=headers)
+    except TrimtabError as error:
+        metrics.count("refused" if error.exit_code == 2 else "lost")
+        return failed(error)
+
+
+def _given(body: Body) -> Any:
+    return check_messages(body.messages) if isinstance(body, ChatBody) else body.one_prompt()  # type: ignore[attr-defined]
+
+
+async def _sse(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        yield _event(first)
+        async for chunk in rest:
+            yield _event(chunk)
+    except Exception as error:  # the answer has begun: the client is told in its stream
+        metrics.count("lost")
+        told = {"message": str(error), "type": "InternalServerError", "param": None, "code": 500}
+        yield _event({"error": told})
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]
+    yield "data: [DONE]\n\n"
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _plain(app: FastAPI, desk: Desk) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        return Response(status_code=200 if desk.batcher.alive else 503)
+
+    @app.get("/metrics")
+    async def figures() -> Response:
+        from prometheus_client import generate_latest
+
+        return PlainTextResponse(generate_latest().decode())
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(x) for x in first["loc"][1:])
+        told = {"message": f"{place}: {first['msg']}" if place else first["msg"], "type": "BadRequestError"}
+        return JSONResponse({"error": {**told, "param": place or None, "code": 400}}, status_code=400)
+
+
+class Locked:
+    """ASGI middleware: routes under /v1 want the key."""
+
+    def __init__(self, app: Any, key: str) -> None:
+        self.app, self._expected = app, f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1"):
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                error = {
+                    "message": "wrong or missing API key",
+                    "type": "AuthenticationError",
+                    "param": None,
+                    "code": 401,
+                }
+                await JSONResponse({"error": error}, status_code=401)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

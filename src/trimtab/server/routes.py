@@ -1,0 +1,181 @@
+"""The routes beside OpenAI's: vectors, the default plan, a plan's preview, the readout's manifest, captures.
+
+Whatever serves them sets `app.state.trimtab`, which has a `counter` and an `encoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtab.engines.base import check_messages
+from trimtab.errors import InputError, TrimtabError
+from trimtab.formats import native
+from trimtab.prompts import Prompt
+from trimtab.server.busy import status_of
+from trimtab.server.library import describe
+from trimtab.server.receipts import preview
+from trimtab.server.wire import FIELDS, Fields, plan_of
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class LoadBody(_Body):
+    """`file` is relative to the allowed folder; `name` is what plans call it, by default the file's own name."""
+
+    file: str = Field(min_length=1, max_length=1024)
+    name: str | None = Field(None, min_length=1, max_length=256, pattern=r"^[\w.@+-]+$")
+
+
+class UnloadBody(_Body):
+    """`name` as in `GET /v1/vectors`."""
+
+    name: str
+
+
+class PlanBody(_Body):
+    """`steering` is a plan, or null for none."""
+
+    steering: dict[str, Any] | None
+
+
+class PreviewBody(_Body):
+    """A plan, and the prompt or the messages that it would meet (without them, a prompt of one token)."""
+
+    steering: dict[str, Any]
+    prompt: str | list[int] | None = None
+    messages: list[dict[str, Any]] | None = None
+
+
+def failed(error: TrimtabError) -> Any:
+    """OpenAI's error form."""
+    code, kind = status_of(error)
+    param = next((f for f in FIELDS if str(error).startswith(f)), None)
+    told = {"message": str(error), "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": told}, status_code=code)
+
+
+def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:
+    """A route whose errors of ours become answers."""
+
+    @wraps(route)
+    async def answered(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await route(*args, **kwargs)
+        except TrimtabError as error:
+            return failed(error)
+
+    return answered
+
+
+def missing(what: str) -> Any:
+    """404 in OpenAI's form."""
+    error = {"message": what, "type": "NotFoundError", "param": None, "code": 404}
+    return JSONResponse({"error": error}, status_code=404)
+
+
+def router() -> APIRouter:
+    """A FastAPI router with all of them."""
+    found = APIRouter(tags=["trimtab"])
+    _vectors(found)
+    _steering(found)
+    _reading(found)
+    return found
+
+
+def _vectors(routes: APIRouter) -> None:
+    @routes.get("/v1/vectors")
+    async def list_vectors(raw: Request) -> Any:
+        library = raw.app.state.trimtab.counter.library
+        return {
+            "object": "list",
+            "data": [describe(n, v) for n, v in library.items()],
+            "default": library.default,
+            "available": library.available(),
+        }
+
+    @routes.post("/v1/vectors/load")
+    @_in_words
+    async def load_vectors(body: LoadBody, raw: Request) -> Any:
+        library = raw.app.state.trimtab.counter.library
+        name = library.load(body.file, body.name)
+        return describe(name, library[name])
+
+    @routes.post("/v1/vectors/unload")
+    @_in_words
+    async def unload_vectors(body: UnloadBody, raw: Request) -> Any:
+        raw.app.state.trimtab.counter.unload(body.name)
+        return {"name": body.name, "unloaded": True}
+
+
+def _steering(routes: APIRouter) -> None:
+    @routes.get("/v1/steering")
+    async def get_default(raw: Request) -> Any:
+        default = raw.app.state.trimtab.counter.default
+        return {"steering": None if default is None else default.to_json()}
+
+    @routes.put("/v1/steering")
+    @_in_words
+    async def put_default(body: PlanBody, raw: Request) -> Any:
+        counter = raw.app.state.trimtab.counter
+        counter.set_default(body.steering)
+        return {"steering": None if counter.default is None else counter.default.to_json()}
+
+    @routes.post("/v1/steering/preview")
+    @_in_words
+    async def preview_plan(body: PreviewBody, raw: Request) -> Any:
+        state = raw.app.state.trimtab
+        if body.prompt is not None and body.messages is not None:
+            raise InputError("give a prompt or messages, not both")
+        prompt = Prompt((0,))
+        if body.messages is not None:
+            prompt = state.encoder.messages(check_messages(body.messages))
+        elif isinstance(body.prompt, str):
+            prompt = state.encoder.text(body.prompt)
+        elif body.prompt is not None:
+            prompt = Prompt(tuple(body.prompt))
+        plan = plan_of(body.steering, state.counter.settings)
+        order = state.counter.order(Fields(steering=plan), prompt)
+        return {
+            **preview(order.plan),
+            "prompt_tokens": len(prompt),
+            "tokens_steered": order.plan.tokens_steered(len(prompt)),
+        }
+
+
+def _reading(routes: APIRouter) -> None:
+    @routes.get("/v1/readout/manifest")
+    async def readout_manifest(raw: Request, vectors: str | None = None) -> Any:
+        counter = raw.app.state.trimtab.counter
+        name = vectors or counter.library.default
+        if name is None or name not in counter.library:
+            return missing(
+                "this server reads nothing by default (TRIMTAB_READOUT_VECTORS)"
+                if name is None
+                else f"no vector file {name!r} is loaded"
+            )
+        found = counter.library[name]
+        known = native.manifest(found)
+        return {
+            **{k: known[k] for k in ("concepts", "layers", "hidden_size", "dtype", "content_hash")},
+            "vectors": name,
+            "default_layers": [found.read_site(counter.info.n_layers).layer],
+            "z": all(t.mean is not None and t.std is not None for t in found.tables.values()),
+            "align": ["emitting", "own"],
+            "encodings": ["json", "float16"],
+        }
+
+    @routes.get("/v1/captures/{handle}", response_class=Response)
+    async def fetch_capture(handle: str, raw: Request) -> Any:
+        """The states as safetensors, once: `layer_<i>.states` [n, width] float32 and `positions` [n] int64."""
+        body = raw.app.state.trimtab.counter.captures.fetch(handle)
+        if body is None:
+            return missing("no such capture: it was fetched before, it has expired, or it never was")
+        return Response(body, media_type="application/octet-stream")

@@ -1,0 +1,159 @@
+"""One request on an engine of ours: its events put into OpenAI's forms, with readings, captures and the receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trimtab.engines.base import Engine
+from trimtab.engines.requests import CaptureSpec, Event, Request, Sample
+from trimtab.server.batching import Batcher
+from trimtab.server.bodies import Body, ChatBody
+from trimtab.server.counter import Counter, Order
+from trimtab.server.receipts import applied
+from trimtab.server.replies import Form
+from trimtab.sites import Site
+
+
+@dataclass(eq=False)
+class Progress:
+    """One sample so far."""
+
+    events: list[Event] = field(default_factory=list)
+    begun: bool = False
+    sample: Sample | None = None
+
+
+class Run:
+    """`states` says whether the answer states what was applied: for requests with fields of ours, or a default plan."""
+
+    def __init__(
+        self, engine: Engine, batcher: Batcher, counter: Counter, body: Body, order: Order, states: bool
+    ) -> None:
+        self.engine, self.batcher, self.counter = engine, batcher, counter
+        self.body, self.order, self.states = body, order, states
+        length = len(order.prompt)
+        context = engine.info.context_length
+        self.sampling = body.sampling(1024 if context is None else context - length)
+        self.form = Form(engine.info.id, isinstance(body, ChatBody), body.wants_logprobs)
+        self.samples = [Progress() for _ in range(self.sampling.n)]
+        self.reserved = 0
+
+    async def _events(self) -> AsyncIterator[Event]:
+        """The engine's events; room for captures is promised before, and given back after."""
+        order, capture = self.order, None
+        if order.layers:
+            rows = order.rows(len(order.prompt) + self.sampling.max_tokens - 1)
+            size = rows * len(order.layers) * self.engine.info.hidden_size * 4 * self.sampling.n
+            self.counter.captures.reserve(size)
+            self.reserved = size
+            positions = {"ranges": [list(r) for r in order.ranges]}
+            capture = CaptureSpec(tuple(Site(n) for n in order.layers), positions, order.at)
+        readout = None if order.selection is None else order.selection.readout
+        stream = self.batcher.stream(Request(order.prompt, order.plan, self.sampling, capture, readout))
+        try:
+            async for event in stream:
+                progress = self.samples[event.index]
+                if event.token is not None:
+                    progress.events.append(event)
+                if event.sample is not None:
+                    progress.sample = event.sample
+                yield event
+        finally:
+            self.counter.captures.release(self.reserved)
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    async def whole(self) -> dict[str, Any]:
+        """The whole answer."""
+        prompt = await self._prompt_readout()
+        async for _ in self._events():
+            pass
+        done = [(p.sample.text, p.events, p.sample.finish) for p in self.samples if p.sample is not None]
+        answer = self.form.whole(done, len(self.order.prompt))
+        for choice, progress in zip(answer["choices"], self.samples, strict=True):
+            choice.update(prompt)
+            choice.update(self._readout(progress, progress.events, 0, everything=True))
+            choice.update(self._capture(progress))
+        return {**answer, **self._receipt()}
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """The answer in pieces: one for every token, with its reading, also where its text is held back."""
+        prompt = await self._prompt_readout()
+        usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
+        announced = not self.form.chat
+        open_samples = self.sampling.n
+        events = self._events()
+        try:
+            async for event in events:
+                if not announced:
+                    announced = True
+                    for index in range(self.sampling.n):
+                        yield self.form.announce(index)
+                progress = self.samples[event.index]
+                tokens = [event] if event.token is not None else []
+                finish = None if event.sample is None else event.sample.finish
+                open_samples -= event.sample is not None
+                chunk = self.form.chunk(event.index, event.text, tokens, finish)
+                choice = chunk["choices"][0]
+                if tokens and len(progress.events) == 1:
+                    choice.update(prompt)
+                choice.update(
+                    self._readout(progress, tokens, len(progress.events) - len(tokens), everything=False)
+                )
+                if finish is not None:
+                    choice.update(self._capture(progress))
+                    if not open_samples and not usage:
+                        chunk.update(self._receipt())
+                yield chunk
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+        if usage:
+            generated = sum(len(p.events) for p in self.samples)
+            yield {**self.form.usage(len(self.order.prompt), generated), **self._receipt()}
+
+    # --- parts ------------------------------------------------------------------------------------------------
+
+    async def _prompt_readout(self) -> dict[str, Any]:
+        """The prompt's own states, read in a pass of their own."""
+        selection = self.order.selection
+        if selection is None or not selection.field.prompt:
+            return {}
+        readout = selection.readout
+        (found,) = await asyncio.to_thread(
+            self.engine.capture, [self.order.prompt], readout.sites, at=readout.at, plan=self.order.plan
+        )
+        scores = np.stack([readout.apply(s, found[s]) for s in readout.sites], axis=1)
+        return {"prompt_readout": selection.prompt_part(list(scores))}
+
+    def _readout(
+        self, progress: Progress, events: list[Event], first: int, everything: bool
+    ) -> dict[str, Any]:
+        selection = self.order.selection
+        rows = [e.reading for e in events if e.reading is not None]
+        if selection is None or not (rows or everything):
+            return {}
+        begin = not progress.begun and (
+            everything or len(rows) > (selection.field.align == "own" and first == 0)
+        )
+        progress.begun = progress.begun or begin
+        found = selection.part(rows, first, len(self.order.prompt), begin=begin)
+        return {"readout": found} if found else {}
+
+    def _capture(self, progress: Progress) -> dict[str, Any]:
+        sample = progress.sample
+        if sample is None or sample.capture is None:
+            return {}
+        about = {"stream": "resid_post", "at": self.order.at, "fingerprint": self.order.plan.fingerprint}
+        states = {s.layer: v for s, v in sample.capture.values.items()}
+        return {"capture": self.counter.captures.put(states, sample.capture.positions, about)}
+
+    def _receipt(self) -> dict[str, Any]:
+        if not self.states:
+            return {}
+        length = len(self.order.prompt)
+        processed = [length + max(0, len(p.events) - 1) for p in self.samples]
+        return {"steering_applied": applied(self.order.plan, processed)}

@@ -1,0 +1,76 @@
+"""What the operator allows, from the environment: most people start vLLM themselves, and vLLM has no flags of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.errors import InputError
+
+#: The names under which other tools configure the same thing.
+ALIASES = {
+    "TRIMTAB_READOUT_VECTORS": "VLLM_READOUT_VECTORS",
+    "TRIMTAB_READOUT_MANIFEST": "VLLM_READOUT_MANIFEST",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`readout` are vector files that are loaded at the start (the first one is read by default), `manifest` the
+    description of the first one where it stands elsewhere than in or beside the file; `folder` is where clients may
+    load vectors from (None: from nowhere). Sizes are in bytes, `capture_seconds` is how long a capture waits to be
+    fetched.
+    """
+
+    readout: tuple[Path, ...] = ()
+    manifest: Path | None = None
+    folder: Path | None = None
+    inline: bool = False
+    max_plan_bytes: int = 1 << 20
+    max_placements: int = 64
+    max_files: int = 64
+    max_capture_bytes: int = 256 << 20
+    max_held_bytes: int = 1 << 30
+    capture_seconds: float = 300.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """`TRIMTAB_READOUT_VECTORS` (several files: separated as in PATH), `TRIMTAB_READOUT_MANIFEST`,
+        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, and the limits `TRIMTAB_MAX_…` and `TRIMTAB_CAPTURE_SECONDS`."""
+
+        def text(name: str) -> str:
+            return environment.get(name) or environment.get(ALIASES.get(name, ""), "")
+
+        def number(name: str, default: int) -> int:
+            given = text(name)
+            if not given:
+                return default
+            if not given.isdecimal() or int(given) < 1:
+                raise InputError(f"{name} is a whole number from 1 on, got {given!r}")
+            return int(given)
+
+        manifest, folder = text("TRIMTAB_READOUT_MANIFEST"), text("TRIMTAB_VECTOR_DIR")
+        if folder and not Path(folder).is_dir():
+            raise InputError(f"TRIMTAB_VECTOR_DIR names {folder}, which is no folder")
+        return cls(
+            tuple(Path(p) for p in text("TRIMTAB_READOUT_VECTORS").split(os.pathsep) if p),
+            Path(manifest) if manifest else None,
+            Path(folder) if folder else None,
+            _yes("TRIMTAB_ALLOW_INLINE", text("TRIMTAB_ALLOW_INLINE")),
+            number("TRIMTAB_MAX_PLAN_BYTES", cls.max_plan_bytes),
+            number("TRIMTAB_MAX_PLACEMENTS", cls.max_placements),
+            number("TRIMTAB_MAX_FILES", cls.max_files),
+            number("TRIMTAB_MAX_CAPTURE_BYTES", cls.max_capture_bytes),
+            number("TRIMTAB_MAX_HELD_BYTES", cls.max_held_bytes),
+            float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
+        )
+
+
+def _yes(name: str, text: str) -> bool:
+    if text.lower() in ("", "0", "false", "no"):
+        return False
+    if text.lower() in ("1", "true", "yes"):
+        return True
+    raise InputError(f"{name} is 1 or 0, got {text!r}")

@@ -1,0 +1,147 @@
+"""One engine client of vLLM and what stands behind it: vectors that its workers hold, results that come back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from trimtab.engines.tokens import PromptEncoder
+from trimtab.engines.vllm.channel import Receiver
+from trimtab.engines.vllm.engine import describe
+from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.worker import BANK, OPTION
+from trimtab.errors import Unsupported
+from trimtab.server import counter as counters
+from trimtab.server import metrics
+from trimtab.server.busy import Busy
+from trimtab.server.settings import Settings
+from trimtab.server.vllm.results import Results
+
+T = TypeVar("T")
+#: By engine client; a server has one.
+_DOORS: dict[int, Door] = {}
+
+
+class Door:
+    """Opened by the first request that needs it, or when the server starts with the endpoint plugin."""
+
+    counter: counters.Counter
+    encoder: PromptEncoder
+    results: Results
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.epoch = 0
+        #: Whether the routes of the endpoint plugin are there, and captures can be fetched.
+        self.routes = False
+        self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
+        # One thread: calls to the workers wait for this loop, so that the loop must not wait for them.
+        self._calls = ThreadPoolExecutor(1, "trimtab-door")
+        self._opening = asyncio.Lock()
+        self.receiver: Receiver | None = None
+        #: How many requests use each vector, and how many vectors the workers can use at once.
+        self._rows: Counter[str] = Counter()
+        self.capacity = BANK
+
+    @classmethod
+    def of(cls, client: Any) -> Door:
+        """The door of an engine client."""
+        if id(client) not in _DOORS:
+            _DOORS[id(client)] = cls(client)
+        return _DOORS[id(client)]
+
+    @classmethod
+    def known(cls, client: Any) -> Door | None:
+        """The door of an engine client that was asked for one."""
+        return _DOORS.get(id(client))
+
+    @property
+    def default_plan(self) -> bool:
+        """Whether requests without a plan are steered."""
+        return self.receiver is not None and self.counter.default is not None
+
+    async def open(self, settings: Settings | None = None) -> Door:
+        """Attach to the workers and load the operator's vectors, once. A server that cannot steer says so."""
+        async with self._opening:
+            if self.receiver is None:
+                await self._open(settings or Settings.from_environment())
+        return self
+
+    async def _open(self, settings: Settings) -> None:
+        if getattr(self.client, "_client_count", 1) > 1:
+            raise Unsupported("steering runs with one API server: start vLLM with --api-server-count 1")
+        loop = asyncio.get_running_loop()
+        self.results = Results(loop)
+        receiver = Receiver(self.results.take)
+        try:
+            (found, *_) = await self.client.collective_rpc("trimtab_attach", args=(receiver.address,))
+            if "refused" in found:
+                raise Unsupported(found["refused"])
+            model = self.client.model_config
+            name = model.served_model_name or model.model
+            name = name[0] if isinstance(name, list) else name
+            self.encoder = PromptEncoder(self.client.renderer.tokenizer, name)
+            extra = self.client.vllm_config.additional_config
+            options = extra.get(OPTION) if isinstance(extra, dict) else None
+            self.capacity = int((options or {}).get("bank", BANK))
+            info = describe(self.client.vllm_config, self.encoder, found, name, model.revision)
+            self.counter = counters.Counter(info, settings)
+        except BaseException as error:
+            receiver.close()
+            if isinstance(error, (AttributeError, NotImplementedError)):
+                raise Unsupported(
+                    "vLLM's workers do not hold trimtab's plugin. Install trimtab in vLLM's environment, and name "
+                    "it in VLLM_PLUGINS where that variable is set"
+                ) from error
+            raise
+
+        def call(method: str, *args: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(
+                self.client.collective_rpc(method, args=args), loop
+            ).result()
+
+        self.shelf = Shelf(call)
+        self.receiver = receiver
+        metrics.watch(
+            lambda: len(self.results), lambda: self.counter.captures.held, lambda: len(self.counter.library)
+        )
+
+    def new_key(self) -> str:
+        """A name that no other request has."""
+        return f"trimtab-{self._run}-{next(self._names)}"
+
+    def take_rows(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Count vectors as used; refused where the workers' bank would not hold them. Give them back, once."""
+        taken = tuple(names)
+        if len(self._rows.keys() | set(taken)) > self.capacity:
+            raise Busy(
+                f"requests under way use {len(self._rows)} different vectors, and the workers hold {self.capacity}: "
+                "try again later"
+            )
+        self._rows.update(taken)
+        return taken
+
+    def give_rows(self, names: Iterable[str]) -> None:
+        """Requests that used these are done."""
+        self._rows.subtract(names)
+        self._rows = +self._rows
+
+    async def hold(self, work: Callable[..., T], *args: Any) -> T:
+        """Something of the shelf's that may call the workers."""
+        return await asyncio.get_running_loop().run_in_executor(self._calls, work, *args)
+
+    def release(self, names: tuple[str, ...]) -> None:
+        """Requests that held these are done; nobody waits for it."""
+        if names:
+            self._calls.submit(self.shelf.release, names)
+
+    def distrust(self) -> None:
+        """A request was lost: what it wrote to the prefix cache is not what its plan would have written."""
+        metrics.count("lost")
+        self.epoch += 1
+        self._calls.submit(self.shelf.forget)

@@ -1,0 +1,40 @@
+"""What vLLM loads: `register` in each of its processes, and the routes in its API server.
+
+Routes are loaded only where `VLLM_PLUGINS` names trimtab, which is also a list of all that vLLM may load. Without it
+plans and readings work all the same; there is then no capture, and no way to load vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def register() -> None:
+    """The entry point `vllm.general_plugins`: the worker's part, and the front end's."""
+    from trimtab.engines.vllm import plugin
+
+    if plugin.register():
+        from trimtab.server.vllm import hooks
+
+        hooks.install()
+
+
+class Routes:
+    """The entry point `vllm.endpoint_plugins`."""
+
+    name = "trimtab"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: Any) -> None:
+        """Our routes."""
+        from trimtab.server.routes import router
+
+        app.include_router(router())
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Open the door now, so that a vector file that does not fit stops the server and not the first request."""
+        from trimtab.server.vllm.door import Door
+
+        door = await Door.of(engine_client).open()
+        door.routes = True
+        state.trimtab = door

@@ -1,0 +1,95 @@
+"""What the workers report of requests under way, kept in the server's event loop: one `Record` for every sample."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from trimtab.engines.vllm.kernel import Address, Report
+from trimtab.engines.vllm.ledger import PATIENCE, Record
+from trimtab.errors import SteeringLost
+
+
+class Samples:
+    """The records of one prompt; vLLM runs its `n` samples as requests of their own, under one ticket."""
+
+    def __init__(self, key: str, n: int, total: int) -> None:
+        self.key, self.total = key, total
+        self.records = [Record(key, total) for _ in range(n)]
+        self.news = asyncio.Event()
+
+    def of(self, id: str) -> Record | None:
+        """The record of vLLM's internal request `id`: sample i of several is called `i_…`."""
+        if len(self.records) == 1:
+            return self.records[0]
+        match = re.match(r"(\d+)_", id)
+        index = int(match[1]) if match else len(self.records)
+        return self.records[index] if index < len(self.records) else None
+
+    @property
+    def lost(self) -> str:
+        return next((r.lost for r in self.records if r.lost), "")
+
+
+class Results:
+    """`take` is called by the receiver's thread, everything else in the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: dict[str, Samples] = {}
+
+    def open(self, key: str, n: int, total: int) -> Samples:
+        """Expect results for `key`."""
+        found = self._open[key] = Samples(key, n, total)
+        return found
+
+    def close(self, key: str) -> None:
+        """Expect nothing more; what still comes is dropped."""
+        self._open.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
+        """One step of the workers."""
+        self._loop.call_soon_threadsafe(self._take, reports, results)
+
+    def _take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
+        for (key, id, layer, readout, positions), rows in results:
+            record = self._record(key, id)
+            if record is None:
+                continue
+            where = np.concatenate([np.arange(a, b) for a, b in positions])
+            if readout:
+                record.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
+            else:
+                record.captured.setdefault(layer, []).append((where, rows))
+        for key, id, position, count, lost in reports:
+            record = self._record(key, id)
+            if record is not None:
+                record.passed[position : position + count] = True
+                record.lost = record.lost or lost
+                self._open[key].news.set()
+
+    def _record(self, key: str, id: str) -> Record | None:
+        samples = self._open.get(key)
+        return None if samples is None else samples.of(id)
+
+
+async def until(samples: Samples, ready: Callable[[], bool], what: str) -> None:
+    """Until `ready()`, which is asked again at every step; raises when the request is lost or nothing comes."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        samples.news.clear()
+        if samples.lost:
+            raise SteeringLost(f"the request was not steered as asked, and is withheld: {samples.lost}")
+        if ready():
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await samples.news.wait()
+        except TimeoutError:
+            raise SteeringLost(f"{what} did not arrive in {PATIENCE:.0f} s; the output is withheld") from None

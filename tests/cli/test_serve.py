@@ -1,0 +1,58 @@
+"""`trimtab serve`: what it starts, and with what."""
+
+import json
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from trimtab.cli import main
+from trimtab.server.vllm import starting
+
+
+def run(capsys, *arguments: str) -> tuple[int, dict]:
+    code = main(["serve", *arguments, "--dry-run", "--json"])
+    out = capsys.readouterr()
+    return code, json.loads(out.out) if code == 0 else {"error": out.err}
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")
+def test_vllm_starts_through_its_module_with_its_own_flags(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    code, found = run(
+        capsys,
+        "embedded",
+        "--port",
+        "8001",
+        "--max-model-len",
+        "256",
+        "--enforce-eager",
+        "--vector-dir",
+        str(tmp_path),
+    )
+    assert code == 0 and found["command"][:3] == [sys.executable, "-m", starting.MODULES[0]]
+    words = " ".join(found["command"])
+    for part in ("--host 127.0.0.1", "--port 8001", "--max-model-len 256", "--served-model-name embedded"):
+        assert part in words
+    assert words.count("--host") == 1 and "--enforce-eager" in words
+    assert found["environment"]["TRIMTAB_VECTOR_DIR"] == str(tmp_path)
+    assert "trimtab" in found["environment"]["VLLM_PLUGINS"].split(",")
+    assert "lora_filesystem_resolver" in found["environment"]["VLLM_PLUGINS"]
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [("other", "other,trimtab"), ("trimtab,other", "trimtab,other"), ("", "trimtab")],
+)
+def test_a_list_of_plugins_is_kept(given, want):
+    assert starting.environment({"VLLM_PLUGINS": given})["VLLM_PLUGINS"] == want
+
+
+def test_other_engines_take_no_foreign_flags(capsys):
+    code, found = run(capsys, "tiny", "--engine", "reference", "--port", "0")
+    assert code == 0 and found["host"] == "127.0.0.1"
+    code, found = run(capsys, "tiny", "--engine", "reference", "--max-model-len", "4")
+    assert code == 2 and "--max-model-len" in found["error"]
+    code, found = run(capsys, "tiny", "--engine", "reference", "--vectors", "nowhere.safetensors")
+    assert code == 2 and "nowhere" in found["error"]
+    assert main(["serve", "tiny", "--engine", "reference", "--json"]) == 2

@@ -1,0 +1,299 @@
+"""The parts of vLLM's door by themselves: nothing goes out before its receipt, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.stock import LAYERS, WIDTH, vectors
+from trimtab.errors import InputError, SteeringLost
+from trimtab.server.busy import Busy
+from trimtab.server.counter import Counter
+from trimtab.server.settings import Settings
+from trimtab.sites import ModelInfo, Site
+
+pytest.importorskip("torch", reason="the worker's side needs torch")
+pytest.importorskip("zmq", reason="results come over a local socket: pip install 'trimtab[vllm]'")
+
+from trimtab.engines.vllm.ticket import KEY, Ticket
+from trimtab.server.vllm import guard
+from trimtab.server.vllm.admission import Admission
+from trimtab.server.vllm.answers import Chunks
+from trimtab.server.vllm.door import Door
+from trimtab.server.vllm.results import Results
+
+pytestmark = pytest.mark.engine
+INFO = ModelInfo("embedded", LAYERS, WIDTH, {Site(n): WIDTH for n in range(LAYERS)})
+PLAN = {"placements": [{"op": "add", "vector": "happy", "dose": 1.0, "layers": [2]}]}
+PROMPT = (5, 6, 7, 8)
+
+
+class Shelf:
+    """What the workers hold, counted."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+
+    def hold(self, arrays: Any) -> tuple[str, ...]:
+        self.held += arrays
+        return tuple(arrays)
+
+    def hold_readout(self, readout: Any) -> str:
+        self.held.append("readout")
+        return "readout"
+
+    def release(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self.held.remove(name)
+
+    def forget(self) -> None:
+        self.held.append("forgotten")
+
+
+def door() -> Door:
+    found = Door(SimpleNamespace())
+    found.counter = Counter(INFO, Settings())
+    found.counter.library["feelings"] = vectors()
+    found.results, found.shelf = Results(asyncio.get_running_loop()), Shelf()  # type: ignore[assignment]
+    found.routes = True
+    return found
+
+
+async def admitted(d: Door, n: int = 1, **fields: Any) -> Admission:
+    admission = Admission(d, d.counter.parse(fields))
+    await admission.prepare([PROMPT])
+    admission.params = params = SimpleNamespace(
+        max_tokens=8, n=n, extra_args=None, skip_reading_prefix_cache=None
+    )  # type: ignore[attr-defined]
+    admission.board(params)
+    return admission
+
+
+def output(index: int, tokens: list[int], finish: str | None = None) -> Any:
+    return SimpleNamespace(outputs=[SimpleNamespace(index=index, token_ids=tokens, finish_reason=finish)])
+
+
+async def given(*outputs: Any) -> Any:
+    for each in outputs:
+        yield each
+
+
+def report(d: Door, key: str, start: int, count: int, id: str = "r", lost: str = "", **rows: Any) -> None:
+    """As the workers report a step; `rows` are readings, layer_<i>_<position>=row."""
+    read = []
+    for name, row in rows.items():
+        layer, position = (int(x) for x in name.split("_")[1:])
+        read.append(((key, id, layer, "readout", ((position, position + 1),)), np.array([row], np.float32)))
+    d.results._take([(key, id, start, count, lost)], read)
+
+
+async def soon(task: asyncio.Task[Any]) -> bool:
+    """Whether it is done after everything that can run has run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task.done()
+
+
+def test_a_token_waits_for_its_receipt():
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, steering=PLAN)
+        ticket = Ticket.from_text(a.params.extra_args[KEY])  # type: ignore[attr-defined]
+        assert ticket.fingerprint == a.fingerprints() and ticket.first == 0
+        stream = a.follow(given(output(0, [1]), output(0, [2], "stop")))
+        first = asyncio.ensure_future(anext(stream))
+        assert not await soon(first)
+        report(d, ticket.key, 0, 3)
+        assert not await soon(first), "the last token of the prompt was not reported"
+        report(d, ticket.key, 3, 1)
+        assert await soon(first)
+        second = asyncio.ensure_future(anext(stream))
+        assert not await soon(second)
+        report(d, ticket.key, 4, 1)
+        assert (await second).outputs[0].finish_reason == "stop"
+        assert a.journeys[0].processed() == [5]
+        a.close()
+        await d.hold(lambda: None)
+        assert d.shelf.held == [] and len(d.results) == 0 and not d._rows
+
+    asyncio.run(run())
+
+
+def test_a_cached_beginning_needs_no_receipt_and_a_gap_does():
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, steering=PLAN)
+        key = a.journeys[0].key
+        stream = a.follow(given(output(0, [1]), output(0, [2, 3], "length")))
+        report(d, key, 2, 2)
+        assert await anext(stream)
+        report(d, key, 5, 1)
+        late = asyncio.ensure_future(anext(stream))
+        assert not await soon(late), "position 4 was never reported"
+        report(d, key, 4, 1)
+        assert await late
+        a.close()
+
+    asyncio.run(run())
+
+
+def test_a_lost_request_is_withheld():
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, steering=PLAN)
+        stream = a.follow(given(output(0, [1], "stop")))
+        report(d, a.journeys[0].key, 0, 4, lost="layer 2: broken")
+        with pytest.raises(SteeringLost, match="layer 2: broken"):
+            await anext(stream)
+        assert d.epoch == 1
+        await d.hold(lambda: None)
+        assert "forgotten" in d.shelf.held
+        a.close()
+
+    asyncio.run(run())
+
+
+def test_samples_are_told_apart_by_their_ids():
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, n=2, readout={"layers": [3]})
+        key = a.journeys[0].key
+        stream = a.follow(given(output(1, [1], "stop"), output(0, [1], "stop")))
+        report(d, key, 0, 4, id="1_cmpl-0_x", layer_3_3=[1.0, 2.0, 3.0])
+        report(d, key, 0, 4, id="0_cmpl-1_x", layer_3_3=[4.0, 5.0, 6.0])
+        report(d, key, 0, 4, id="7_cmpl", layer_3_3=[9.0, 9.0, 9.0])
+        async for _ in stream:
+            pass
+        rows = [part.waiting[0][1][0].tolist() for part in a.journeys[0].parts]
+        assert rows == [[[4.0, 5.0, 6.0]], [[1.0, 2.0, 3.0]]]
+        a.close()
+
+    asyncio.run(run())
+
+
+def event(**choice: Any) -> str:
+    return (
+        "data: "
+        + json.dumps({"id": "x", "choices": [{"index": 0, "finish_reason": None, **choice}]})
+        + "\n\n"
+    )
+
+
+def test_readings_ride_in_the_chunk_of_their_token_and_the_receipt_in_the_last():
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, readout={"layers": [3]}, steering=PLAN)
+        key, stream = a.journeys[0].key, None
+        report(d, key, 0, 6, layer_3_3=[1.0, 2.0, 3.0], layer_3_4=[4.0, 5.0, 6.0], layer_3_5=[7.0, 8.0, 9.0])
+        stream = a.follow(given(output(0, [1]), output(0, [2, 3], "stop")))
+
+        async def server() -> Any:
+            yield event(delta={"role": "assistant", "content": ""})
+            async for out in stream:
+                yield event(delta={"content": "t"}, finish_reason=out.outputs[0].finish_reason)
+            yield "data: [DONE]\n\n"
+
+        chunks = [c async for c in Chunks(a, server(), usage=False)]
+        speaker, one, two = (json.loads(c[6:]) for c in chunks[:-1])
+        assert chunks[-1] == "data: [DONE]\n\n" and chunks[0] == event(
+            delta={"role": "assistant", "content": ""}
+        )
+        assert "readout" not in speaker["choices"][0] and "steering_applied" not in one
+        assert one["choices"][0]["readout"]["values"] == [[[1.0, 2.0, 3.0]]]
+        later = {"start": 1, "position": 4, "values": [[[4.0, 5.0, 6.0]], [[7.0, 8.0, 9.0]]]}
+        assert two["choices"][0]["readout"] == later
+        assert two["steering_applied"]["tokens_steered"] == 6
+        await d.hold(lambda: None)
+        assert d.shelf.held == [] and len(d.results) == 0
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_never_begun_leaves_nothing():
+    async def run() -> None:
+        d = door()
+
+        async def server() -> Any:
+            yield event()
+
+        chunks = Chunks(await admitted(d, steering=PLAN, capture={"layers": [1]}), server(), usage=False)
+        assert d.shelf.held and len(d.results) == 1 and d.counter.captures._promised
+        del chunks
+        gc.collect()
+        await d.hold(lambda: None)
+        assert d.shelf.held == [] and len(d.results) == 0 and d.counter.captures._promised == 0
+
+    asyncio.run(run())
+
+
+def test_a_full_bank_is_busy_before_anything_runs():
+    async def run() -> None:
+        d = door()
+        d.capacity = 1
+        first = await admitted(d, steering=PLAN)
+        await admitted(d, steering=PLAN)  # the same vector takes no more room
+        with pytest.raises(Busy, match="different vectors"):
+            await admitted(d, steering={"placements": [{**PLAN["placements"][0], "vector": "sad"}]})
+        with pytest.raises(InputError, match="embeddings"):
+            await first.prepare([None])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"steering": {"placements": []}, "x": 1}', ["steering"]),
+        (b'{"messages": [{"readout": 1}]}', []),
+        (b'{"readout": null}', []),
+        (b'{"capture": ', []),
+        (b"[]", []),
+        (b'"steering"', []),
+        (b"\xff\xfe", []),
+    ],
+)
+def test_our_fields_in_a_body(body, found):
+    assert guard.fields_in(body) == found
+
+
+def test_the_guard_hands_the_body_on_or_refuses():
+    async def through(path: str, body: bytes) -> list[Any]:
+        sent: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            got = b""
+            while True:
+                message = await receive()
+                got += message["body"]
+                if not message["more_body"]:
+                    break
+            scope["state"] = {"trimtab_fingerprint": "abc"}
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": got})
+
+        parts = [
+            {"type": "http.request", "body": body[:3], "more_body": True},
+            {"type": "http.request", "body": body[3:], "more_body": False},
+        ]
+
+        async def receive() -> Any:
+            return parts.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await guard.Guard(app)({"type": "http", "method": "POST", "path": path}, receive, send)
+        return sent
+
+    start, body = asyncio.run(through("/v1/messages", b'{"model": "m"}'))
+    assert body["body"] == b'{"model": "m"}' and start["headers"] == [(b"x-trimtab-fingerprint", b"abc")]
+    start, body = asyncio.run(through("/v1/messages", b'{"steering": {}}'))
+    assert start["status"] == 400 and b"/v1/chat/completions" in body["body"]
+    start, _ = asyncio.run(through("/v1/completions", b'{"steering": {}}'))
+    assert start["status"] == 200
