@@ -29,6 +29,7 @@ from trimtab.engines.vllm.generation import Batch, Order
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, Unsupported
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
+from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt, resolve_positions
 from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
@@ -329,6 +330,39 @@ def test_a_lost_request_is_withheld_and_the_next_one_is_right(subject):
     (case,) = run(subject, cases(subject, base(6), ["ablate"]))
     check(subject, case)
     assert case.cached == 0
+
+
+@pytest.mark.parametrize("positions", ["all", "generated"])
+def test_a_plan_that_breaks_states_loses_its_request_alone(subject, positions):
+    """Batchmates are right, nothing of it is in the prefix cache, and whoever gets its blocks reads nothing of it."""
+    engine: Any = subject.engine
+    strong = place(subject, Add(amount=3e38), Site(1), positions=positions).placements * 9
+    request = Request(Prompt(base(30)), SteeringPlan(strong), Sampling(max_tokens=40, ignore_eos=True))
+    batch, epoch = cases(subject, base(31)), engine.epoch
+    mates = threading.Thread(target=run, args=(subject, batch))
+    mates.start()
+    with pytest.raises(SteeringLost, match="not finite.*layer 3"):
+        engine.generate(request)
+    mates.join()
+    for case in batch:
+        check(subject, case)
+    # As a client would come that knows nothing of the loss: with the same key of the prefix cache.
+    engine.epoch = epoch
+    with pytest.raises(SteeringLost, match="not finite"):
+        engine.generate(request)
+    engine.epoch = epoch
+    mild = Order(request.prompt.tokens, engine.resolve(request.plan, request.prompt), {"max_tokens": 1})
+    flight = Batch(engine, [mild])
+    with pytest.raises(SteeringLost):
+        next(iter(flight))
+    flight.close()
+    assert settled(engine)["programs"] == 0
+    # Every block of the cache is written anew, also those that held what was not finite.
+    everywhere = [replace(c, prompt=Prompt(base(40 + i))) for i, c in enumerate(cases(subject, base(32)) * 2)]
+    everywhere = [replace(c, plan=engine.resolve(mixed(subject)[c.name], c.prompt)) for c in everywhere]
+    run(subject, everywhere, new=100)
+    for case in everywhere:
+        check(subject, case, 3 * EXACT)
 
 
 def test_scores_of_a_long_prompt_in_chunks(subject):
