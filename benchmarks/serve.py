@@ -56,7 +56,6 @@ class Engine:
             [sys.executable, "-m", "benchmarks.serving", kind, mode, model],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
-        self.answer()
 
     def answer(self) -> dict[str, Any]:
         """The next line of the child."""
@@ -90,23 +89,33 @@ def whole(answer: dict[str, Any]) -> float:
     return sum(s[0] for s in answer["steps"])
 
 
-def compare(engines: dict[str, Engine], repeats: int, tokens: int, turn: int) -> list[dict[str, Any]]:
-    """One row for each key and repetition, the two engines by turns, whoever is first changing each time."""
-    rows = []
-    for repeat in range(-1, repeats):  # the first round warms up
+def compare(
+    engines: dict[str, Engine], repeats: int, tokens: int, turn: int, until: float
+) -> list[dict[str, Any]]:
+    """One row for each key and repetition, the two engines by turns, whoever is first changing each time. No repetition
+    begins after `until`, but one is always made."""
+    for engine in engines.values():
+        engine.answer()  # it is loaded
+    for engine in engines.values():
+        for key in ("idle", "all_layers"):
+            engine.ask(key, 3, 0)
+    rows: list[dict[str, Any]] = []
+    for repeat in range(repeats):
+        if repeat > 0 and time.perf_counter() > until:
+            break
         for place, key in enumerate(KEYS):
             order = sorted(engines, reverse=bool((turn + repeat + place) % 2))
             long = tokens if key != "distinct_256" else max(3, tokens // 3)
-            got = {k: engines[k].ask(key, long, 100 * repeat + place + 1000) for k in order}
-            if repeat >= 0:
-                plain, told = got["vanilla"], got["plugin"]
-                rows.append({
-                    "key": key,
-                    "cpu": decoding(plain, 0) / decoding(told, 0),
-                    "wall": decoding(plain, 1) / decoding(told, 1),
-                    "run": whole(plain) / whole(told),
-                    "vanilla_ms": decoding(plain, 0) * 1e3,
-                })  # fmt: skip
+            got = {k: engines[k].ask(key, long, 100 * repeat + place + 1000 * (turn + 1)) for k in order}
+            plain, told = got["vanilla"], got["plugin"]
+            rows.append({
+                "key": key,
+                "cpu": decoding(plain, 0) / decoding(told, 0),
+                "wall": decoding(plain, 1) / decoding(told, 1),
+                "run": whole(plain) / whole(told),
+                "vanilla_ms": decoding(plain, 0) * 1e3,
+            })  # fmt: skip
+            print(f"{', '.join(e.name for e in engines.values())}: {rows[-1]}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -133,8 +142,9 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(repeats: int, tokens: int, eager: bool) -> dict[str, Any]:
-    """Two pairs of compiled processes, started in both orders, and one eager pair."""
+def run(repeats: int, tokens: int, eager: bool, minutes: float) -> dict[str, Any]:
+    """Two pairs of compiled processes, started in both orders, and one eager pair. Each pair has its share of the
+    minutes; on a busy machine they end it before the repetitions are done, and `detail` says how many were made."""
     begun, rows, eagerly, fetched = time.perf_counter(), [], [], {}
     pairs = [
         ("compiled", ("vanilla", "plugin"), (repeats + 1) // 2),
@@ -150,7 +160,8 @@ def run(repeats: int, tokens: int, eager: bool) -> dict[str, Any]:
             try:
                 for kind in order:
                     engines[kind] = Engine(kind, mode, folder, log)
-                (eagerly if mode == "eager" else rows).extend(compare(engines, count, tokens, turn))
+                until = begun + 60 * minutes * (turn + 1) / len(pairs)
+                (eagerly if mode == "eager" else rows).extend(compare(engines, count, tokens, turn, until))
                 if turn == 1:
                     fetched = fetches(engines["plugin"], repeats)
             except BaseException:
@@ -170,7 +181,7 @@ def run(repeats: int, tokens: int, eager: bool) -> dict[str, Any]:
             "eager": table(eagerly) if eagerly else "not run",
             "fetch_4": {"pickled_vs_ours": ratio, "seconds": {k: [round(x, 5) for x in v] for k, v in fetched.items()}},
             "vllm_lens": "not run: it is not installed here",
-            "repetitions": repeats,
+            "repetitions": len(of(rows, KEYS[0], "cpu")),
             "tokens": tokens,
             "weights": weights,
             "minutes": round((time.perf_counter() - begun) / 60, 1),
@@ -185,8 +196,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--no-eager", action="store_true")
+    parser.add_argument("--minutes", type=float, default=22.0, help="no repetition begins after these")
     given = parser.parse_args()
-    found = run(given.repeats, given.tokens, not given.no_eager)
+    found = run(given.repeats, given.tokens, not given.no_eager, given.minutes)
     if given.json:
         print(json.dumps(found))
     else:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH, PROMPT, CONCEPTS, DISTINCT = 64, 16, 64, 256
+BATCH, PROMPT, CONCEPTS, DISTINCT = 64, 4, 64, 256
 HIDDEN, LAYERS, VOCABULARY = 768, 12, 1024
 KEYS = (
     "idle", "one_vector", "all_requests_one_layer", "all_layers", "distinct_256", "readout_64", "capture_1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Soak:
     """`run(count)` requests of random kinds at once, from four threads; `worst` is the largest difference in nats."""
 
     def __init__(self, subject: Subject) -> None:
-        self.subject, self.engine = subject, subject.engine
+        self.subject, self.engine = subject, cast(Any, subject.engine)
         self.kinds = self._kinds()
         self.alone = [self._run([order])[0] for order in self.kinds]
         self.worst, self.finished, self.aborted = 0.0, 0, 0
@@ -69,7 +69,9 @@ class Soak:
                 got, order, done = found[i], orders[i], output.outputs[0]
                 for token, table in zip(done.token_ids, done.logprobs, strict=True):
                     if order.readout is not None:
-                        got.readings.append(batch.reading(i, len(order.tokens) - 1 + len(got.tokens)))
+                        reading = batch.reading(i, len(order.tokens) - 1 + len(got.tokens))
+                        assert reading is not None
+                        got.readings.append(reading)
                     got.tokens.append(int(token))
                     got.logprobs.append(table[token].logprob)
                 if output.finished:

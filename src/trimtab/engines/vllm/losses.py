@@ -34,12 +34,12 @@ def install() -> None:
         return
 
     @functools.wraps(original)
-    def update_from_output(self: Any, scheduled: Any, output: Any, *args: Any, **kwargs: Any) -> Any:
-        lost = getattr(output, ATTRIBUTE, None)
+    def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        lost = getattr(model_runner_output, ATTRIBUTE, None)
         if not lost:
-            return original(self, scheduled, output, *args, **kwargs)
+            return original(self, scheduler_output, model_runner_output)
         ended = end(self, lost)
-        found = original(self, scheduled, output, *args, **kwargs)
+        found = original(self, scheduler_output, model_runner_output)
         _announce(found, ended, lost)
         return found
 
