@@ -37,7 +37,10 @@ class Soak:
         self.subject, self.engine = subject, cast(Any, subject.engine)
         self.kinds = self._kinds()
         self.alone = [self._run([order])[0] for order in self.kinds]
-        self.worst, self.finished, self.aborted = 0.0, 0, 0
+        self.worst, self.finished, self.aborted, self.states = 0.0, 0, 0, 0
+        # Or the comparison says nothing.
+        assert len({(*f.tokens, *np.round(f.logprobs, 3)) for f in self.alone}) > 30
+        assert np.mean([np.abs(f.logprobs).mean() for f in self.alone]) > 0.1
         self._draw = random.Random(0)
 
     def _kinds(self) -> list[Order]:
@@ -117,6 +120,7 @@ class Soak:
         self.worst = max(self.worst, float(np.abs(np.subtract(got.logprobs, want.logprobs)).max()))
         for a, b in zip(got.states + got.readings, want.states + want.readings, strict=True):
             self.subject.same_states(a, b, Site(0))
+            self.states += 1
         self.finished += 1
 
     def memory(self) -> float:

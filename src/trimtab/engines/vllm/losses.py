@@ -54,7 +54,7 @@ def end(scheduler: Any, lost: Mapping[str, str]) -> list[Any]:
     for id, why in lost.items():
         request = scheduler.requests.get(id)
         if request is not None and not request.is_finished():
-            log.error("trimtab: request %s is lost: %s", id, why)
+            log.warning("trimtab: request %s is lost: %s", id, why)
             scheduler.kv_cache_manager.evict_blocks(_written(scheduler, request))
     return scheduler.finish_requests(list(lost), RequestStatus.FINISHED_ERROR)
 
