@@ -18,8 +18,9 @@ pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'tri
 import trimtab
 from engines.registry import place
 from engines.subjects import TOLERANCES, Subject
-from engines.vllm_families import CONTEXT, FAMILIES, BlockOracle
+from engines.vllm_families import CONTEXT, FAMILIES, GEMMA3N, BlockOracle, Family
 from trimtab.engines.vllm.generation import Batch, Order
+from trimtab.errors import Unsupported
 from trimtab.interventions import Ablate, Add, Cap, Gate, Pin
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -35,9 +36,9 @@ PARAMS: dict[str, Any] = {"max_tokens": NEW, "temperature": 0.0, "ignore_eos": T
 VOCABULARY = 99
 
 
-def subject_of(name: str, path: Any) -> Subject:
+def subject_of(family: Family, path: Any) -> Subject:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    model = FAMILIES[name].save(path)
+    model = family.save(path)
     engine = trimtab.load_engine(
         path, "vllm", dtype="float32", enforce_eager=True, block_size=32, max_num_seqs=8,
         max_num_batched_tokens=128, max_model_len=CONTEXT, num_gpu_blocks_override=128,
@@ -65,7 +66,7 @@ def plans_of(s: Subject) -> dict[str, Any]:
     "name", [pytest.param(n, marks=() if n in ALWAYS else pytest.mark.check) for n in FAMILIES]
 )
 def test_a_mixed_batch_is_what_transformers_makes_of_it(name, tmp_path):
-    s = subject_of(name, tmp_path)
+    s = subject_of(FAMILIES[name], tmp_path)
     engine: Any = s.engine
     try:
         assert engine.found["split"] is FAMILIES[name].split, engine.found
@@ -106,3 +107,9 @@ def _compare(s: Subject, batch: Any, index: int, output: Any, order: Any, what: 
     if order.plan.effective:
         plain = s.oracle.run(whole, ResolvedPlan()).logprobs[at]
         assert np.abs(plain - want.logprobs[at]).max() > 1e-2, f"{what} is too weak to tell anything"
+
+
+@pytest.mark.check
+def test_gemma3n_is_refused_by_name(tmp_path):
+    with pytest.raises(Unsupported, match="Gemma3n.*four versions"):
+        subject_of(GEMMA3N, tmp_path)

@@ -116,5 +116,37 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family("Phi3ForCausalLM", "Phi3Config", True),
     "olmo2": Family("Olmo2ForCausalLM", "Olmo2Config", False),
     "cohere": Family("CohereForCausalLM", "CohereConfig", False),
+    "llama4": Family(
+        "Llama4ForCausalLM",
+        "Llama4TextConfig",
+        True,
+        _sized(
+            num_local_experts=2, num_experts_per_tok=1, intermediate_size_mlp=96, attention_chunk_size=WINDOW
+        ),
+    ),
+    "qwen3-next": Family(
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        True,
+        _sized(
+            **EXPERTS,
+            shared_expert_intermediate_size=32,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=32,
+            linear_value_head_dim=32,
+            layer_types=[*["linear_attention"] * 3, "full_attention"],
+        ),
+    ),
     "stablelm": Family("StableLmForCausalLM", "StableLmConfig", False, {"partial_rotary_factor": 0.5}),
 }
+
+#: Not steered, whatever vLLM makes of it.
+GEMMA3N = Family(
+    "Gemma3nForCausalLM", "Gemma3nTextConfig", False,
+    _sized(
+        vocab_size_per_layer_input=128, hidden_size_per_layer_input=16, num_kv_shared_layers=0, laurel_rank=8,
+        layer_types=[*["sliding_attention"] * 3, "full_attention"], sliding_window=WINDOW,
+        activation_sparsity_pattern=[0.0] * LAYERS, intermediate_size=[96] * LAYERS,
+    ),
+)  # fmt: skip
