@@ -7,10 +7,8 @@ one full forward pass of Transformers under the same plan.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,30 @@ import pytest
 
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
-import trimtab
-from engines.checkpoints import save_tiny_llama
-from engines.oracles import HookOracle, Trace
+from engines.oracles import Trace
 from engines.registry import place
-from engines.subjects import TOLERANCES, Subject
+from engines.vllm_cases import (
+    BLOCK,
+    EXACT,
+    LENGTH,
+    NEW,
+    WORST,
+    base,
+    cases,
+    check,
+    exact_subject,
+    mixed,
+    run,
+    settled,
+)
+from engines.vllm_soak import Soak
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
 from trimtab.engines.vllm.generation import Batch, Order
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, Unsupported
-from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
+from trimtab.interventions import Add
+from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt, resolve_positions
 from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
@@ -36,120 +47,10 @@ from trimtab.sites import Site
 
 pytestmark = pytest.mark.engine
 
-BLOCK, NEW, LENGTH = 32, 12, 150
-#: Nats, of natural log-probabilities in float32.
-EXACT = 1e-5
-WORST: list[float] = []
-
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
-    """One engine for the file: eager, chunks of 96 tokens, and so few blocks that a full batch preempts."""
-    from transformers import AutoModelForCausalLM
-
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    path = save_tiny_llama(tmp_path_factory.mktemp("vllm") / "llama", context=512)
-    # In float64, so that the whole difference is vLLM's.
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="float64", attn_implementation="eager").eval()
-    engine = trimtab.load_engine(
-        path, "vllm", enforce_eager=True, block_size=BLOCK, max_num_seqs=16, max_num_batched_tokens=96,
-        num_gpu_blocks_override=128, disable_log_stats=False,
-    )  # fmt: skip
-    TOLERANCES.setdefault("vllm-exact", TOLERANCES["vllm-eager"])
-    yield Subject("vllm-exact", engine, HookOracle(model), hottest=2.0)
-    del TOLERANCES["vllm-exact"]
-    engine.close()
-    print("WORST", max(WORST), len(WORST))
-
-
-@dataclass
-class Case:
-    """A request, and what vLLM made of it: its tokens, the table [NEW, V] of log-probabilities, what was cached."""
-
-    name: str
-    prompt: Prompt
-    plan: ResolvedPlan
-    tokens: tuple[int, ...] = ()
-    table: np.ndarray | None = None
-    cached: int = 0
-    states: dict[Site, np.ndarray] | None = None
-    readings: np.ndarray | None = None
-
-
-def base(seed: int = 0) -> tuple[int, ...]:
-    return tuple(int(t) for t in np.random.default_rng(seed).integers(3, 99, LENGTH))
-
-
-def mixed(s: Subject) -> dict[str, Any]:
-    """Plans of every kind, from the first token on unless the name says otherwise."""
-    first, middle, last = Site(0), Site(1), Site(s.last)
-    a = 0.5 * s.size(middle)
-    every = place(s, Add(amount=0.3 * s.size(first)), first)
-    for site in (middle, Site(2), last):
-        every = every | place(s, Add(amount=0.3 * s.size(site)), site)
-    gate = Gate(s.direction(first, 1), above=0.0, layer=0)
-    table = 0.2 * a * np.random.default_rng(1).standard_normal((60, s.engine.info.hidden_size))
-    return {
-        "plain": None,
-        "add": place(s, Add(amount=a), middle),
-        "add everywhere": every,
-        "ablate": place(s, Ablate(), first) | place(s, Ablate(), last),
-        "cap": place(s, Cap(low=-0.1 * a, high=0.1 * a), Site(2)),
-        "stack": place(s, Add(amount=a), middle) | place(s, Ablate(), middle, 1) | place(s, Pin(a), middle, 2),
-        "gated": place(s, Add(amount=2 * a), last, gate=gate),
-        "relative": place(s, Add(amount=0.4), middle, relative=True, renormalise=True),
-        "deltas": place(s, Deltas(table, start=100), middle),
-        "generated": place(s, Add(amount=-a), first, positions="generated"),
-        "prompt": place(s, Add(amount=a), middle, positions="prompt"),
-        "from 40": place(s, Add(amount=a), first, positions={"ranges": [[40, 90]]}),
-    }  # fmt: skip
-
-
-def cases(s: Subject, tokens: tuple[int, ...], names: list[str] | None = None) -> list[Case]:
-    prompt, plans = Prompt(tokens), mixed(s)
-    return [Case(n, prompt, s.engine.resolve(plans[n], prompt)) for n in names or plans]
-
-
-def run(
-    s: Subject, batch: list[Case], capture: tuple[Site, ...] = (), new: int = NEW, **kinds: Any
-) -> list[Case]:
-    """The requests in one batch, with the whole distribution at every token."""
-    params = {"max_tokens": new, "temperature": 0.0, "ignore_eos": True, "logprobs": -1}
-    orders = [
-        Order(c.prompt.tokens, c.plan, dict(params), capture, ((0, None),) if capture else (), **kinds)
-        for c in batch
-    ]
-    engine: Any = s.engine
-    going = Batch(engine, orders)
-    try:
-        for i, output in going:
-            if output.finished:
-                done, c = output.outputs[0], batch[i]
-                c.tokens, c.cached = tuple(done.token_ids), output.num_cached_tokens or 0
-                c.table = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
-                end = len(c.prompt) + new - 1
-                going.whole(i, c.cached, end)
-                c.states = {site: going.rows(i, site, np.arange(end)) for site in capture}
-    finally:
-        going.close()
-    return batch
-
-
-def check(s: Subject, case: Case, exact: float = EXACT) -> None:
-    """The case is what Transformers makes of it."""
-    assert case.table is not None
-    whole = case.prompt.tokens + case.tokens[:-1]
-    want = s.oracle.run(whole, case.plan)
-    at = np.arange(len(case.prompt) - 1, len(whole))
-    error = np.abs(case.table - want.logprobs[at]).max()
-    WORST.append(float(error))
-    assert error <= exact, f"{case.name}: off by {error:.2g} nats ({case.cached} tokens cached)"
-    assert case.tokens == tuple(want.logprobs[at].argmax(1)), case.name
-    for site, states in (case.states or {}).items():
-        s.same_states(states, want.state(site, "after"), site, case.name)
-    if case.plan.effective:
-        plain = s.oracle.run(whole, ResolvedPlan()).logprobs[at]
-        assert np.abs(plain - want.logprobs[at]).max() > 1e-2, f"{case.name} is too weak to tell anything"
+    yield from exact_subject(tmp_path_factory.mktemp("vllm"))
 
 
 def test_three_rounds_of_a_mixed_batch_with_the_prefix_cache(subject):
@@ -258,17 +159,6 @@ def test_samples_of_one_request_and_ids_that_begin_alike(subject):
             assert np.abs(got - want).max() <= EXACT
 
 
-def settled(engine: Any) -> dict[str, int]:
-    """What the worker holds once what was aborted is gone; the next step tells it, so there must be one."""
-    for _ in range(50):
-        engine.generate(Request(Prompt(base(4)[:5]), None, Sampling(max_tokens=1)))
-        counts = engine.loop.call("trimtab_counts")[0]
-        if counts["programs"] == 0 and len(engine.ledger) == 0:
-            break
-        time.sleep(0.05)
-    return counts
-
-
 def test_aborted_requests_leave_nothing(subject):
     engine: Any = subject.engine
     plan, prompt = mixed(subject)["stack"], Prompt(base(5))
@@ -331,11 +221,62 @@ def test_a_lost_request_is_withheld_and_the_next_one_is_right(subject):
     assert case.cached == 0
 
 
+@pytest.mark.parametrize("positions", ["all", "generated"])
+def test_a_plan_that_breaks_states_loses_its_request_alone(subject, positions):
+    """Batchmates are right, nothing of it is in the prefix cache, and whoever gets its blocks reads nothing of it."""
+    engine: Any = subject.engine
+    strong = place(subject, Add(amount=3e38), Site(1), positions=positions).placements * 9
+    request = Request(Prompt(base(30)), SteeringPlan(strong), Sampling(max_tokens=40, ignore_eos=True))
+    batch, epoch = cases(subject, base(31)), engine.epoch
+    mates = threading.Thread(target=run, args=(subject, batch))
+    mates.start()
+    with pytest.raises(SteeringLost, match="not finite.*layer 3"):
+        engine.generate(request)
+    mates.join()
+    for case in batch:
+        check(subject, case)
+    # As a client would come that knows nothing of the loss: with the same key of the prefix cache.
+    engine.epoch = epoch
+    with pytest.raises(SteeringLost, match="not finite"):
+        engine.generate(request)
+    engine.epoch = epoch
+    mild = Order(request.prompt.tokens, engine.resolve(request.plan, request.prompt), {"max_tokens": 1})
+    flight = Batch(engine, [mild])
+    with pytest.raises(SteeringLost):
+        next(iter(flight))
+    flight.close()
+    assert settled(engine)["programs"] == 0
+    # Every block of the cache is written anew, also those that held what was not finite.
+    everywhere = [replace(c, prompt=Prompt(base(40 + i))) for i, c in enumerate(cases(subject, base(32)) * 2)]
+    everywhere = [replace(c, plan=engine.resolve(mixed(subject)[c.name], c.prompt)) for c in everywhere]
+    run(subject, everywhere, new=100)
+    for case in everywhere:
+        check(subject, case, 3 * EXACT)
+
+
 def test_scores_of_a_long_prompt_in_chunks(subject):
     (case,) = cases(subject, base(7), ["from 40"])
     got = subject.engine.score(ScoreRequest(case.prompt, None, case.plan, "all"))[0]
     want = subject.oracle.run(case.prompt.tokens, case.plan).logprobs
     assert got.distribution is not None and np.abs(got.distribution - want).max() <= EXACT
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.check)])
+def test_a_soak_of_mixed_requests_with_aborts(subject, count):
+    """Each is what it was alone, none has anything of another, and nothing is left behind."""
+    soak = Soak(subject)
+    soak.run(count // 2)
+    half = soak.memory()
+    soak.run(count - count // 2)
+    print(
+        f"soak of {count}: {soak.worst:.2g} nats, {soak.aborted} aborted, {soak.memory() - half:.1f} MB more"
+    )
+    assert soak.worst <= EXACT and soak.finished + soak.aborted == count
+    assert count / 10 < soak.aborted < count / 2 and soak.states > count / 2
+    assert soak.memory() - half < 40, "the worker's memory grows"
+    counts = settled(subject.engine)
+    assert (counts["programs"], counts["bank"], len(subject.engine.ledger)) == (0, 0, 0)
+    assert counts["requests"] <= 1  # the request that settled it
 
 
 def test_what_vllm_cannot_do_is_refused_before_running(subject):

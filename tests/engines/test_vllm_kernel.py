@@ -19,6 +19,7 @@ from trimtab.engines.vllm.programs import Programs, stretches  # noqa: E402
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json, ticket_of  # noqa: E402
 from trimtab.errors import InputError  # noqa: E402
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin  # noqa: E402
+from trimtab.plans import SteeringPlan  # noqa: E402
 from trimtab.prompts import Prompt  # noqa: E402
 from trimtab.resolved import ResolvedPlan  # noqa: E402
 from trimtab.sites import ModelInfo, Site  # noqa: E402
@@ -113,7 +114,7 @@ class Runner:
             for item, (id, p, n) in zip(items, chunks):
                 self.after.setdefault(id, np.full((LAYERS, LENGTH, WIDTH), np.nan, np.float32))
                 self.after[id][layer, p : p + n] = done[item.start : item.stop]
-        self.kernel.harvest()
+        self.lost = self.kernel.harvest()
 
 
 def chunked(ids: list[str], seed: int) -> list[list[tuple[str, int, int]]]:
@@ -203,6 +204,39 @@ def test_a_layer_that_is_never_reached_loses_the_request(world):
     runner.run([("a", 0, LENGTH)], skip=3)
     ((reports, results),) = runner.sent
     assert "layers [3] were never reached" in reports[0][-1] and results == []
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one tensor", "two tensors"])
+@pytest.mark.parametrize("kind", ["overflow", "not a number"])
+def test_a_plan_that_breaks_states_loses_its_request_alone(world, split, kind):
+    """Batchmates keep their bits, and the next step of everybody else is clean."""
+    mild, last = world.resolve(place(world, Add(amount=4.0), Site(2))), Site(LAYERS - 1)
+    strong = SteeringPlan(place(world, Add(amount=3e38), last).placements * 9)
+    if kind == "not a number":
+        strong = strong | place(world, Ablate(), last)
+    seen = []
+    for bad in (mild, world.resolve(strong)):
+        runner = Runner(world, split)
+        runner.admit("good", mild)
+        runner.admit("bad", bad)
+        runner.run([("good", 0, 5), ("bad", 0, 9), ("plain", 0, 4)])
+        seen.append((runner, dict(runner.lost)))
+        runner.run([("good", 5, 7), ("plain", 4, 3)])
+        assert runner.lost == {}
+    (calm, none), (storm, lost) = seen
+    assert none == {} and list(lost) == ["bad"] and "not finite" in lost["bad"] and "3" in lost["bad"]
+    assert not np.isfinite(storm.after["bad"][-1, :9]).all()
+    for id in ("good", "plain"):
+        assert np.array_equal(calm.after[id], storm.after[id], equal_nan=True)
+    storm.run([("bad", 9, 1)])
+    assert list(storm.lost) == ["bad"]  # and stays lost
+
+
+def test_large_states_that_are_finite_are_no_loss(world):
+    runner = Runner(world, split=False)
+    runner.admit("big", world.resolve(place(world, Add(amount=3e38), Site(LAYERS - 1))))
+    runner.run([("big", 0, LENGTH)])
+    assert runner.lost == {} and np.isfinite(runner.after["big"]).all()
 
 
 @pytest.mark.parametrize("damage", ["text", "fingerprint", "array", "readout", "version"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -13,7 +14,17 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from trimtab.engines.vllm import cache_keys, extension_points, layers, ledger, op, seeds  # noqa: E402
+from trimtab.engines.vllm import (  # noqa: E402
+    cache_keys,
+    channel,
+    extension_points,
+    layers,
+    ledger,
+    losses,
+    op,
+    seeds,
+    worker,
+)
 from trimtab.engines.vllm.kernel import Kernel  # noqa: E402
 from trimtab.engines.vllm.ledger import Ledger  # noqa: E402
 from trimtab.engines.vllm.shelf import Shelf  # noqa: E402
@@ -144,6 +155,9 @@ def test_what_cannot_be_told_is_refused():
         layers.decide([a * float("nan"), b], [a], torch.relu, "Block")
     with pytest.raises(Unsupported, match="Block"):
         layers.decide([a], [], torch.relu, "Block")
+    with pytest.raises(Unsupported, match="more than one state"):
+        layers.decide([torch.ones(4, 3, WIDTH)], [a], torch.relu, "Block")
+    assert layers.decide([a[None]], [a[None]], torch.relu, "Block") is False
     with pytest.raises(Unsupported, match="no module takes"):
         layers.decide([a, b], [a], None, "Block")
     with pytest.raises(Unsupported, match="5"):
@@ -204,6 +218,43 @@ def test_waiting_ends_with_the_result_with_a_loss_or_with_patience(monkeypatch):
     book.close("k")
     book.take([("k", "id", 0, 2, "")], [(("k", "id", 1, "", ((0, 1),)), np.zeros((1, 2), np.float32))])
     assert len(book) == 0
+
+
+# --- the channel ---------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(monkeypatch):
+    monkeypatch.setattr(channel, "BEHIND", 4)
+    gate, got, sent = threading.Event(), [], []
+
+    def take(reports, results):
+        gate.wait(10)
+        got.append((reports, results))
+
+    receiver, sender = channel.Receiver(take), channel.Sender()
+    sender.attach(receiver.address)
+    rows = np.arange(6 << 16, dtype=np.float32).reshape(6, -1)  # beyond what a socket's own buffer swallows
+
+    def work() -> None:
+        for n in range(60):
+            sender([("k", f"id{n}", n, 6, "")], [(("k", f"id{n}", 1, "", ((n, n + 6),)), rows + n)])
+            sent.append(n)
+
+    worker_thread = threading.Thread(target=work)
+    worker_thread.start()
+    worker_thread.join(1.0)
+    behind = len(sent)
+    gate.set()
+    worker_thread.join(20)
+    for _ in range(200):
+        if len(got) == 60:
+            break
+        time.sleep(0.05)
+    receiver.close()
+    sender.close()
+    assert behind < 20, "the worker never waited"
+    assert [r[0][1] for r, _ in got] == [f"id{n}" for n in range(60)]
+    assert all(np.array_equal(found[0][1], rows + n) for n, (_, found) in enumerate(got))
 
 
 # --- arrays --------------------------------------------------------------------------------------------------------
@@ -300,6 +351,30 @@ def test_what_is_missing_is_named(monkeypatch):
     found = here()
     assert len(found) == 3
     assert "others" in found[0] and "nothing" in found[1] and "nowhere" in found[2]
+
+
+def test_a_family_without_one_residual_stream_is_refused_by_name():
+    extension_points.check_family("Gemma3ForCausalLM")
+    for name in ("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"):
+        with pytest.raises(Unsupported, match=f"{name}.*four versions"):
+            extension_points.check_family(name)
+
+
+def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_not():
+    output, told = SimpleNamespace(), SimpleNamespace(extra_args={KEY: "whatever"})
+    runner = SimpleNamespace(execute_model=lambda scheduled: "ran", sample_tokens=lambda grammar: output)
+    worker.refuse(runner, "speculation")
+    new = [
+        SimpleNamespace(req_id="a", sampling_params=told),
+        SimpleNamespace(req_id="b", sampling_params=SimpleNamespace(extra_args={"other": 1})),
+        SimpleNamespace(req_id="c", sampling_params=SimpleNamespace(extra_args=None)),
+        SimpleNamespace(req_id="d", sampling_params=None),
+    ]
+    assert runner.execute_model(SimpleNamespace(scheduled_new_reqs=new)) == "ran"
+    assert runner.sample_tokens(None) is output and getattr(output, losses.ATTRIBUTE) == {"a": "speculation"}
+    delattr(output, losses.ATTRIBUTE)
+    runner.execute_model(SimpleNamespace(scheduled_new_reqs=[]))
+    assert not hasattr(runner.sample_tokens(None), losses.ATTRIBUTE)
 
 
 def config(**changes: object) -> SimpleNamespace:

@@ -20,7 +20,7 @@ import zmq
 
 from trimtab.engines.vllm.kernel import Address, Report
 
-BEHIND = 1000
+BEHIND = 128
 #: What a receiver does with a step: the reports, and the rows [n, width] of each address.
 Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
 

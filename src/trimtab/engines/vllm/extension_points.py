@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+
 from trimtab.errors import Unsupported
+
+log = logging.getLogger("vllm.trimtab")
+
+#: The versions of vLLM on which the engine is tested; another one runs where it has every extension point.
+TESTED = ">=0.32,<0.33"
+
+#: Families that are refused by name, by the beginning of the architecture's, and why.
+REFUSED = {
+    "Gemma3n": "its layers keep four versions of every state side by side, and no single residual stream",
+}
 
 #: (module, name, parameters that must be there, what for)
 POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -18,7 +31,16 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "see a batch",
     ),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.execute_model", ("scheduler_output",), "harvest"),
+    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.sample_tokens", (), "say who was lost"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner._dummy_run", (), "keep warm-ups plain"),
+    (
+        "vllm.v1.core.sched.scheduler",
+        "Scheduler.update_from_output",
+        ("scheduler_output", "model_runner_output"),
+        "end lost requests",
+    ),
+    ("vllm.v1.core.sched.scheduler", "Scheduler.finish_requests", ("finished_status",), "end lost requests"),
+    ("vllm.v1.core.kv_cache_manager", "KVCacheManager.evict_blocks", ("block_ids",), "keep lost blocks out"),
     (
         "vllm.v1.core.kv_cache_utils",
         "generate_block_hash_extra_keys",
@@ -48,13 +70,22 @@ def missing() -> list[str]:
 
 def check_version() -> None:
     """Refuse a vLLM that lacks an extension point."""
+    from vllm import __version__
+
     lacking = missing()
     if lacking:
-        from vllm import __version__
-
         raise Unsupported(
-            f"vLLM {__version__} lacks what trimtab hangs on: {'; '.join(lacking)}. Install vllm 0.32"
+            f"vLLM {__version__} lacks what trimtab hangs on: {'; '.join(lacking)}. Install vllm{TESTED}"
         )
+    if not SpecifierSet(TESTED).contains(__version__, prereleases=True):
+        log.warning("trimtab is tested on vllm%s, and this is %s", TESTED, __version__)
+
+
+def check_family(architecture: str) -> None:
+    """Refuse a family whose layers hand on something else than one residual stream."""
+    for name, why in REFUSED.items():
+        if architecture.startswith(name):
+            raise Unsupported(f"{architecture} is not steered: {why}")
 
 
 def check_config(config: Any) -> None:

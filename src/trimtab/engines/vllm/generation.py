@@ -98,7 +98,15 @@ class Batch:
             if index in self.open:
                 if output.finished:
                     self.open.discard(index)
+                    self._check(output.outputs[0])
                 yield index, output
+
+    def _check(self, done: Any) -> None:
+        """Raise for a request that was ended with an error."""
+        if done.finish_reason == "error":
+            self._distrust()
+            why = done.stop_reason or "vLLM does not say why"
+            raise SteeringLost(f"the request was not steered as asked, and is withheld: {why}")
 
     def drop(self, index: int) -> None:
         """Enough of this one."""
@@ -137,10 +145,13 @@ class Batch:
         try:
             wait()
         except SteeringLost:
-            # What it wrote to the prefix cache is keyed by its plan, and is not what the plan would have written.
-            self.engine.epoch += 1
-            self.engine.shelf.forget()
+            self._distrust()
             raise
+
+    def _distrust(self) -> None:
+        """What it wrote to the prefix cache is keyed by its plan, and is not what the plan would have written."""
+        self.engine.epoch += 1
+        self.engine.shelf.forget()
 
     def close(self) -> None:
         """Abort what still runs and let go of what was held."""

@@ -56,7 +56,7 @@ class Kernel:
         self.readouts: dict[str, dict[int, torch.Tensor]] = {}
         self.bank = Bank(capacity, width, device)
         self.programs = Programs(self.bank)
-        self.steps = Steps(self.bank)
+        self.steps = Steps(self.bank, max(self.layers))
         self.tracked: dict[str, Tracked | None] = {}
         self.step: Step | None = None
 
@@ -101,15 +101,19 @@ class Kernel:
         if self.step is not None:
             self.step.visit(layer, hidden, residual)
 
-    def harvest(self) -> None:
-        """The forward pass is over: send on what was found, and who was lost."""
+    def harvest(self) -> dict[str, str]:
+        """The forward pass is over: send on what was found. Who was lost, {request id: why}."""
         step, self.step = self.step, None
         if step is None:
-            return
+            return {}
         broken = step.broken
         if not broken and step.passed != self.layers:
             missed = sorted(self.layers - step.passed)
             broken = f"layers {missed} were never reached: the compiled model does not hold trimtab's op"
+        for span in step.overflown:
+            span.tracked.lost = span.tracked.lost or (
+                f"its plan made states that are not finite, seen after layer {step.last}; weaken the plan"
+            )
         reports: list[Report] = [
             (
                 s.tracked.ticket.key,
@@ -121,6 +125,7 @@ class Kernel:
             for s in step.spans
         ]
         self.send(reports, [] if broken else self._results(step))
+        return {id: lost for _, id, _, _, lost in reports if lost}
 
     def _results(self, step: Step) -> list[tuple[Address, np.ndarray]]:
         products: dict[int, np.ndarray] = {}

@@ -67,6 +67,9 @@ def decide(
     """
     if not output or not given or taker is None:
         raise Unsupported(f"cannot tell what {name} returns: no module takes the state of the last layer")
+    if any(x.dim() > 2 and x.shape[0] != 1 for x in output):
+        shapes = [tuple(x.shape) for x in output]
+        raise Unsupported(f"{name} returns more than one state for each token, {shapes}; it is not steered")
     if len(output) == 1:
         return False
     whole, both = output[0], output[0] + output[1]

@@ -24,8 +24,9 @@ def register() -> bool:
 
     from vllm.v1.worker.gpu_worker import Worker
 
-    from trimtab.engines.vllm import cache_keys, worker
+    from trimtab.engines.vllm import cache_keys, losses, worker
 
     cache_keys.install()
+    losses.install()
     worker.patch(Worker)
     return True

@@ -13,7 +13,7 @@ import torch
 
 from trimtab.engines.vllm.bank import Bank
 from trimtab.engines.vllm.compiling import Segment, compile_edits, rows_of_spans
-from trimtab.engines.vllm.edits import Grab, Stage
+from trimtab.engines.vllm.edits import Grab, Stage, states
 from trimtab.engines.vllm.programs import Stretch
 from trimtab.engines.vllm.ticket import Ticket
 from trimtab.prompts import Range
@@ -60,17 +60,22 @@ class Step:
     spans: Sequence[Span]
     stages: Mapping[int, Stage]
     deliveries: list[Delivery]
+    last: int
     passed: set[int] = field(default_factory=set)
     broken: str = ""
+    overflown: list[Span] = field(default_factory=list)
 
     def visit(self, layer: int, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
         """Do what is due after a layer. An error loses the requests of this step and nobody else."""
         self.passed.add(layer)
         stage = self.stages.get(layer)
-        if stage is None or self.broken:
+        if self.broken or (stage is None and layer != self.last):
             return
         try:
-            stage(hidden, residual)
+            if stage is not None:
+                stage(hidden, residual)
+            if layer == self.last:
+                self.overflown = overflown(self.spans, hidden, residual)
         except Exception as error:
             self.broken = f"layer {layer}: {type(error).__name__}: {error}"
 
@@ -78,8 +83,8 @@ class Step:
 class Steps:
     """Builds steps. The edits of a step are kept for the next one, because a decoding batch rarely changes."""
 
-    def __init__(self, bank: Bank) -> None:
-        self.bank = bank
+    def __init__(self, bank: Bank, last: int) -> None:
+        self.bank, self.last = bank, last
         self._key: tuple[tuple[int, int, str], ...] | None = None
         self._edits: dict[int, Stage] = {}
 
@@ -96,7 +101,7 @@ class Steps:
             for layer in edits.keys() | {layer for layer, _ in looks}
             for kept in (edits.get(layer) or Stage(),)
         }
-        return Step(spans, stages, deliveries)
+        return Step(spans, stages, deliveries, self.last)
 
     def _edit(self, segments: list[Segment]) -> dict[int, Stage]:
         key = tuple((s.start, s.stop, s.program.key) for s in segments)
@@ -139,6 +144,23 @@ class Steps:
                 deliveries.append(Delivery(span, grab, layer, first, tuple(kept), readout))
                 first += sum(b - a for a, b in kept)
         return looks, deliveries
+
+
+def overflown(spans: Sequence[Span], hidden: torch.Tensor, residual: torch.Tensor | None) -> list[Span]:
+    """Requests with a plan whose state after the last layer is not finite. What is not finite stays so in a residual
+    stream, so that one look at its end sees every layer; one sum over all rows finds nothing, nearly always.
+    """
+    steered = [s for s in spans if s.tracked.stretches]
+    if not steered:
+        return []
+
+    def state(some: Sequence[Span]) -> torch.Tensor:
+        found = states(hidden, residual, rows_of_spans([(s.start, s.stop) for s in some]))
+        return found.to(hidden.dtype)  # what the next layer makes of the sum
+
+    if torch.isfinite(state(steered).sum(dtype=torch.float32)):
+        return []
+    return [s for s in steered if not torch.isfinite(state([s])).all()]
 
 
 def segments_of(spans: Sequence[Span]) -> list[Segment]:

@@ -72,7 +72,7 @@ def ticket_of(extra_args: Mapping[str, Any] | None) -> Ticket | None:
     return None if text is None else _parsed(text)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def _parsed(text: str) -> Ticket:
     return Ticket.from_text(text)
 

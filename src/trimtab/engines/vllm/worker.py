@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from trimtab import __version__
-from trimtab.engines.vllm import extension_points, layers, op, seeds
+from trimtab.engines.vllm import extension_points, layers, losses, op, seeds
 from trimtab.engines.vllm.channel import Sender
 from trimtab.engines.vllm.kernel import Item, Kernel
+from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import Unsupported
 
 log = logging.getLogger("vllm.trimtab")
@@ -38,6 +39,7 @@ def patch(worker_class: Any) -> None:
         except Unsupported as error:
             # The model serves plain requests as ever; whoever wants to steer it is told when they attach.
             self.trimtab, self.trimtab_refusal = None, str(error)
+            refuse(self.model_runner, str(error))
             log.warning("trimtab: this model cannot be steered: %s", error)
         return result
 
@@ -69,6 +71,7 @@ class Station:
         runner, config = worker.model_runner, worker.vllm_config
         extension_points.check_config(config)
         model, text = runner.get_model(), config.model_config.hf_text_config
+        extension_points.check_family(type(model).__name__)
         width = config.model_config.get_hidden_size()
         name, blocks = layers.find_layers(model, text.num_hidden_layers)
         self.split = layers.is_split(model, blocks, functools.partial(_probe, runner, config), width)
@@ -95,6 +98,7 @@ class Station:
 def watch(runner: Any, kernel: Kernel) -> None:
     """Tell the kernel of every batch, before and after its forward pass."""
     prepare, execute, dummy = runner._prepare_inputs, runner.execute_model, runner._dummy_run
+    sample, lost = runner.sample_tokens, {}
 
     def prepared(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
         # Only afterwards are the order of the batch and the positions final.
@@ -106,15 +110,41 @@ def watch(runner: Any, kernel: Kernel) -> None:
     def executed(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
         kernel.begin()
         kernel.finish(scheduled.finished_req_ids)
+        lost.clear()
         result = execute(scheduled, *args, **kwargs)
-        kernel.harvest()
+        lost.update(kernel.harvest())
         return result
+
+    def sampled(*args: Any, **kwargs: Any) -> Any:
+        output = sample(*args, **kwargs)
+        losses.tell(output, lost)
+        return output
 
     def dummied(*args: Any, **kwargs: Any) -> Any:
         kernel.begin()
         return dummy(*args, **kwargs)
 
     runner._prepare_inputs, runner.execute_model, runner._dummy_run = prepared, executed, dummied
+    runner.sample_tokens = sampled
+
+
+def refuse(runner: Any, why: str) -> None:
+    """Nothing is steered here: a request that comes with a ticket all the same is lost, and not served plain."""
+    execute, sample, lost = runner.execute_model, runner.sample_tokens, {}
+
+    def executed(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
+        lost.clear()
+        for new in scheduled.scheduled_new_reqs:
+            if new.sampling_params is not None and KEY in (new.sampling_params.extra_args or {}):
+                lost[new.req_id] = why
+        return execute(scheduled, *args, **kwargs)
+
+    def sampled(*args: Any, **kwargs: Any) -> Any:
+        output = sample(*args, **kwargs)
+        losses.tell(output, lost)
+        return output
+
+    runner.execute_model, runner.sample_tokens = executed, sampled
 
 
 def items(runner: Any, scheduled: Any) -> list[Item]:

@@ -1,0 +1,231 @@
+"""Modes of vLLM beside plans: two tensor-parallel workers, adapters, compiled code from an older cache, speculation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+
+import torch
+
+from engines.checkpoints import save_tiny_llama
+from engines.vllm_cases import EXACT, LENGTH, NEW, base, cases, check, exact_subject, run, settled
+from trimtab.engines.vllm import worker
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
+from trimtab.errors import Unsupported
+from trimtab.resolved import ResolvedPlan
+from trimtab.sites import Site
+
+pytestmark = pytest.mark.engine
+HERE = Path(__file__).parent
+RANK = 4
+
+
+# --- tensor parallelism and adapters -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two workers, with room for an adapter."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    yield from exact_subject(
+        tmp_path_factory.mktemp("pair"),
+        tensor_parallel_size=2,
+        enable_lora=True,
+        max_lora_rank=8,
+        max_loras=1,
+    )
+    patch.undo()
+
+
+def test_two_workers_steer_capture_and_count_as_one(pair):
+    for capture in ((Site(0), Site(pair.last)), ()):
+        batch = cases(pair, base(50))
+        run(pair, batch, capture)
+        for case in batch:
+            check(pair, case)
+    one, other = pair.engine.loop.call("trimtab_counts")
+    assert one["bank"] == other["bank"]
+    assert settled(pair.engine)["programs"] == 0
+
+
+def save_adapter(path: Path, model: Any) -> dict[str, torch.Tensor]:
+    """A LoRA adapter of q_proj and down_proj of every layer, and what it adds to each weight."""
+    from safetensors.torch import save_file
+
+    draw, tensors, added = torch.Generator().manual_seed(3), {}, {}
+    for name, weight in model.named_parameters():
+        if "q_proj" in name or "down_proj" in name:
+            out, into = weight.shape
+            a = 0.3 * torch.randn(RANK, into, generator=draw)
+            b = 0.3 * torch.randn(out, RANK, generator=draw)
+            stem = "base_model.model." + name.removesuffix(".weight")
+            tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
+            added[name] = 2.0 * (b.double() @ a.double())
+    path.mkdir()
+    save_file(tensors, path / "adapter_model.safetensors")
+    settings = {
+        "peft_type": "LORA",
+        "r": RANK,
+        "lora_alpha": 2 * RANK,
+        "target_modules": ["q_proj", "down_proj"],
+    }
+    (path / "adapter_config.json").write_text(
+        json.dumps(settings | {"bias": "none", "task_type": "CAUSAL_LM"})
+    )
+    return added
+
+
+def test_an_adapter_and_a_plan_in_one_request(pair, tmp_path):
+    """With and without each of them, twice, so that the second time reads its own prefix cache."""
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import RequestOutputKind
+
+    engine: Any = pair.engine
+    added = save_adapter(tmp_path / "adapter", pair.oracle.model)
+    adapter = LoRARequest("loud", 1, str(tmp_path / "adapter"))
+    (case,) = cases(pair, base(51), ["stack"])
+    held = engine.shelf.hold(case.plan.vectors)
+    wanted = [(a, p) for a in (None, adapter) for p in (ResolvedPlan(), case.plan)]
+
+    async def one(lora: Any, plan: ResolvedPlan, key: str) -> Any:
+        params = SamplingParams(
+            max_tokens=NEW, ignore_eos=True, logprobs=-1, temperature=0.0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )  # fmt: skip
+        if plan.effective:
+            ticket = Ticket(key, engine.epoch, plan_json(plan), plan.first_position())
+            params.extra_args = {KEY: ticket.to_text()}
+        prompt = {"prompt_token_ids": list(case.prompt.tokens)}
+        async for output in engine.loop.llm.generate(prompt, params, key, lora_request=lora):
+            last = output
+        return last
+
+    async def all_of(turn: int) -> Any:
+        return await asyncio.gather(*(one(a, p, f"lora{turn}{i}") for i, (a, p) in enumerate(wanted)))
+
+    tables = []
+    for turn in range(2):
+        outputs = engine.loop.submit(all_of(turn)).result(timeout=300)
+        for (lora, plan), output in zip(wanted, outputs, strict=True):
+            done, cached = output.outputs[0], output.num_cached_tokens
+            got = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
+            whole = case.prompt.tokens + tuple(done.token_ids)[:-1]
+            want = _with(pair, added if lora else {}, whole, plan)
+            assert np.abs(got - want).max() <= 2 * EXACT, (bool(lora), bool(plan.effective), cached)
+            assert (cached > 0) is (turn == 1)
+            tables.append(got[0])
+    engine.shelf.release(held)
+    assert min(np.abs(a - b).max() for i, a in enumerate(tables[:4]) for b in tables[:i]) > 1e-2
+
+
+def _with(subject: Any, added: dict[str, Any], tokens: tuple[int, ...], plan: ResolvedPlan) -> np.ndarray:
+    weights = dict(subject.oracle.model.named_parameters())
+    with torch.no_grad():
+        for name, change in added.items():
+            weights[name] += change
+        try:
+            return subject.oracle.run(tokens, plan).logprobs[LENGTH - 1 :]
+        finally:
+            for name, change in added.items():
+                weights[name] -= change
+
+
+# --- compiled code -------------------------------------------------------------------------------------------------
+
+
+def test_the_compile_cache_is_keyed_by_the_op():
+    """Code compiled without trimtab, or with another version of it, is another entry of vLLM's cache."""
+    from vllm.config import VllmConfig
+
+    found = []
+    for options, version in (({}, None), ({}, "1"), ({}, "2"), ({"trimtab": {"bank": 7}}, "1")):
+        config = VllmConfig(additional_config=options)
+        if version is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(worker, "__version__", version)
+                assert worker.salt(config) == options.get("trimtab", {})
+        found.append(config.compute_hash())
+    assert len(set(found)) == 4
+
+
+FORCED = '''
+import os
+
+
+def register():
+    """vLLM's own backend, in pieces, on a CPU: what compiles on a GPU, with the cache on disk that it has there."""
+    import re
+
+    import torch
+    import vllm.compilation.passes.utility.fix_functionalization as known
+    from vllm.config import CompilationMode
+    from vllm.platforms.cpu import CpuPlatform
+
+    if hasattr(CpuPlatform, "forced"):
+        return
+    CpuPlatform.forced = torch.library.Library("_C", "FRAGMENT")
+    for name in sorted(set(re.findall(r"torch\\.ops\\._C\\.(\\w+)", open(known.__file__).read()))):
+        if not hasattr(torch.ops._C, name):
+            CpuPlatform.forced.define(name + "(Tensor x) -> ()")
+    original = CpuPlatform.check_and_update_config.__func__
+
+    def check(cls, config):
+        original(cls, config)
+        c = config.compilation_config
+        if c.mode == CompilationMode.DYNAMO_TRACE_ONCE:
+            c.mode, c.backend, c.compile_sizes = CompilationMode.VLLM_COMPILE, "inductor", []
+            c.splitting_ops = list(c._attention_ops)
+
+    CpuPlatform.check_and_update_config = classmethod(check)
+'''
+
+
+@pytest.mark.check
+def test_a_warm_cache_of_a_plain_vllm_steers_nothing_wrongly(tmp_path):
+    """Plain, steered with plain's cache, steered again with its own, plain again: each is what it should be."""
+    info = tmp_path / "site" / "forced-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forced\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[vllm.general_plugins]\nforced = forced:register\n")
+    (tmp_path / "site" / "forced.py").write_text(FORCED)
+    save_tiny_llama(tmp_path / "llama", context=512)
+    found = []
+    for turn, kind in enumerate(("plain", "steered", "steered", "plain")):
+        plugins = "forced" if kind == "plain" else "forced,trimtab"
+        source = HERE.parents[1] / "src"
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(source), str(HERE.parent)]),
+            "VLLM_PLUGINS": plugins, "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "VLLM_CPU_KVCACHE_SPACE": "1",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, str(HERE / "vllm_piecewise.py"), kind, str(tmp_path / "llama")],
+            env=environment, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        log = done.stdout + done.stderr
+        loaded = "Directly load AOT compilation" in log or "Directly load the compiled graph" in log
+        assert loaded is (turn >= 2), f"turn {turn}: {log[-3000:]}"
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    print(found)
+    assert found[1]["steered"] <= EXACT and found[2]["steered"] <= EXACT
+    assert all(f["plain"] <= EXACT for f in found)
+    assert found[1]["effect"] > 0.01
+
+
+@pytest.mark.check
+def test_speculation_is_refused_in_words_by_a_real_engine(tmp_path):
+    spec = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
+    with pytest.raises(Unsupported, match="speculative decoding"):
+        next(exact_subject(tmp_path, speculative_config=spec))
