@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,9 +62,9 @@ class Choice:
         Never a substring match over the vocabulary, which catches "Yesterday", "eyes", "None" and "Now".
         First tokens that both answers share (a bare space) are left out of both.
         """
-        options = {} if thinking is None else {"thinking": thinking}
+        options: dict[str, Any] = {} if thinking is None else {"thinking": thinking}
         head = slot_prefix(engine, messages, prefix, thinking)
-        plain = engine.encode(list(messages), **({"prefill": head} if head else {}), **options).tokens
+        plain = engine.encode(list(messages), prefill=head or None, **options).tokens
         first = [_first_tokens(engine, messages, plain, forms, head, options) for forms in (yes, no)]
         shared = first[0] & first[1]
         return cls(tuple(sorted(first[0] - shared)), tuple(sorted(first[1] - shared)))
@@ -80,7 +81,7 @@ def _first_tokens(
     plain: tuple[int, ...],
     forms: Sequence[str],
     head: str,
-    options: dict[str, bool],
+    options: dict[str, Any],
 ) -> set[int]:
     """The tokens that stand where the answer begins; a form that merges into the prompt has none of its own."""
     whole, pieces = set(), set()
@@ -99,7 +100,7 @@ def slot_prefix(
 
     A template that ends in "<think>" would else have its answer measured inside the reasoning.
     """
-    options = {} if thinking is None else {"thinking": thinking}
+    options: dict[str, Any] = {} if thinking is None else {"thinking": thinking}
     text = engine.encode(list(messages), **options).text or ""
     return f"\n{CLOSED}\n\n{prefix}" if text.rstrip().endswith(OPENED) else prefix
 
