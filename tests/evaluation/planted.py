@@ -19,7 +19,7 @@ from trimtab.sites import ModelInfo, Site
 
 WIDTH = 4
 SITE = Site(1)
-VOCABULARY = 2048
+VOCABULARY = 1024
 
 
 def direction(axis: int, norm: float = 1.0, typical_norm: float = 1.0) -> Direction:
@@ -87,9 +87,7 @@ class PlantedEngine(Engine):
         # A word with and without a space in front are two tokens; the planted mass lies on the one without.
         ids = [self._tokens(w)[0] for w in found]
         probability[ids] = mass * weights / weights.sum()
-        rest = [i for i in range(VOCABULARY) if i not in ids]
-        probability[rest] = (1 - mass) / len(rest) * 1e-6
-        probability[VOCABULARY - 1] += 1 - probability.sum()
+        probability[VOCABULARY - 1] = 1 - probability.sum()
         return np.log(np.maximum(probability, 1e-300)).astype(np.float64)
 
     def _score(self, items):
