@@ -17,6 +17,8 @@ VERBS = {
     "data": ("Make", "Begin, check or count a corpus, before any model loads."),
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
+    "eval": ("Judge", "Evaluate: dilemmas, judges, classifiers, choices, readouts."),
+    "compare": ("Judge", "Compare vectors with vectors, and runs with runs."),
     "read": ("Look", "Read existing texts with concept vectors, token by token."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),

@@ -92,9 +92,8 @@ def cells_of(
     cells += [Cell(f"prompt: {k}", PROMPT, system=text) for k, text in (prompts or {}).items()]
     seen: set[tuple[int, ...]] = set()
     for name, vectors in methods.items() if random else ():
-        where = vectors.choose_layers(
-            placing.layers, n_layers or vectors.origin.n_layers or 0, placing.stream
-        )
+        depth = n_layers or vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
+        where = vectors.choose_layers(placing.layers, depth, placing.stream)
         if where in seen and placing.unit == "dose":
             continue
         seen.add(where)

@@ -69,7 +69,7 @@ class Items:
 
 
 def _interval(values: np.ndarray) -> Estimate:
-    """The mean's interval; items that are equal up to rounding are equal, which a bootstrap of their last bits is not."""
+    """The mean's interval. Items that are equal up to rounding are equal: a bootstrap of last bits means nothing."""
     mean = float(values.mean())
     if np.ptp(values) <= 1e-9 * max(1.0, abs(mean)):
         values = np.full(len(values), mean)
