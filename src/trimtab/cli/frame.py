@@ -96,7 +96,7 @@ class Desk:
 
 
 def verb(name: str, *, output: str | None = None, runs: bool = False) -> Callable[..., click.Command]:
-    """Make a function the verb `name`, with the shared flags.
+    """Make a function the verb `name` ("eval dilemmas" is `dilemmas` in the group `eval`), with the shared flags.
 
     `output` is the help text of `-o`, which is passed to the function as a Path or None; `runs` adds
     `--fresh` and `--runs-dir` for verbs that open a run folder.
@@ -105,10 +105,10 @@ def verb(name: str, *, output: str | None = None, runs: bool = False) -> Callabl
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def call(**values: Any) -> int:
-            return _perform(function, name, values)
+            return _perform(function, name.replace(" ", "-"), values)
 
         line = VERBS.get(name, ("", None))[1]
-        command = click.command(name, short_help=line, epilog=_EPILOG)(call)
+        command = click.command(name.rpartition(" ")[2], short_help=line, epilog=_EPILOG)(call)
         command.params += _shared_options(output, runs)
         command.context_settings = {**_CONTEXT, **command.context_settings}
         return command

@@ -14,6 +14,7 @@ from trimtab.errors import InputError, UnknownName
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
+from .rollouts import rollout_options, rollouts
 
 if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from trimtab.sites import ModelInfo
 
 
-@verb("generate")
+@verb("generate", output="With --dataset: file of all replies, .jsonl or .parquet.", runs=True)
 @click.argument("model")
 @click.option("--prompt", default=None, help="Text to continue, or the user's turn with --chat or --system.")
 @click.option("--messages", default=None, help="Chat messages: JSON, or a .json file with a list of them.")
@@ -52,14 +53,22 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=int, default=0, help="Most likely tokens to sample from; 0 is all.")
 @click.option("-n", "--samples", type=int, default=1, help="How many samples.")
 @click.option("--stop", multiple=True, help="End at this text; may be repeated.")
+@rollout_options
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
 @library_option
 @model_options
-def generate(desk: Desk, model: str, engine: str, dry_run: bool, **flags: Any) -> None:
+def generate(desk: Desk, model: str, engine: str, output: Path | None, dry_run: bool, **flags: Any) -> None:
     """Generate text, steered and read by concept vectors.
 
-    MODEL is a folder, a hub id or "embedded".
+    MODEL is a folder, a hub id or "embedded". With --dataset: every question under every vector and scale.
     """
+    if flags["dataset"] is not None:
+        rollouts(desk, model, engine, output, dry_run, flags)
+        return
+    if output is not None or flags["scales"] or flags["limit"] or flags["match_norm"] != "learned":
+        raise InputError(
+            "-o, --scales, --match-norm and --limit belong to --dataset; give it, or leave them out"
+        )
     from trimtab.engines.requests import Request, Sampling
     from trimtab.sites import STREAMS
 

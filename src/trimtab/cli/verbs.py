@@ -18,6 +18,8 @@ VERBS = {
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
     "serve": ("Use", "Serve a model over HTTP (OpenAI's API), steered and read by request."),
+    "eval": ("Judge", "Evaluate: dilemmas, judges, classifiers, choices, readouts."),
+    "compare": ("Judge", "Compare vectors with vectors, and runs with runs."),
     "read": ("Look", "Read existing texts with concept vectors, token by token."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),

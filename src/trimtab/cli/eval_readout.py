@@ -1,0 +1,164 @@
+"""`trimtab eval readout | steer-read`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.errors import InputError
+from trimtab.extraction import known_names
+from trimtab.records import finite
+
+from .frame import Desk, verb
+from .library import library_option
+from .models import glance, model_options, open_engine, spoken_warnings
+
+if TYPE_CHECKING:
+    from trimtab.data.contrast import Contrast
+
+
+@verb("eval readout")
+@click.argument("model")
+@click.argument("corpora", nargs=-1, required=True, metavar="NAME=PATH[:concept]...")
+@click.option("--method", default="mean_diff", help="Extraction method that makes each direction.")
+@click.option("--layers", default="all", help="Layers to read at, e.g. 30-80%.")
+@click.option("--stream", default="resid_post", help="Stream to read.")
+@click.option("--pooling", default=None, help="Read position [default: what each layout asks for].")
+@model_options
+def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **flags: Any) -> None:
+    """Does a direction read corpora it was not made from?
+
+    Every corpus trains a direction that is read on all others, at every layer. Beside the AUC stand what random
+    directions reach, and controls: length, sentiment words, topic words.
+    """
+    from trimtab.evaluation.readout.matrix import matrix, states
+    from trimtab.recipes.vectors import choose_method, choose_sites
+
+    if flags["method"] not in known_names():
+        raise InputError(f"--method {flags['method']!r} is none of {', '.join(known_names())}")
+    method = choose_method(flags["method"], desk.seed)
+    method.check_installed()
+    named = dict(_corpus(c) for c in corpora)
+    if len(named) < 2:
+        raise InputError("give at least two corpora under different names: NAME=PATH NAME=PATH")
+    glance(model, engine)
+    options = {k: flags[k] for k in ("dtype", "device")}
+    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
+        sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
+        found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
+    record = {
+        "model": model, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
+        "entries": [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries],
+        "verdicts": [{**finite(v), "site": v.site.key} for v in found.verdicts], "warnings": list(said),
+    }  # fmt: skip
+    from rich.table import Table
+
+    for v in found.verdicts:
+        word = "a readout" if v.readout else f"no readout: does not hold on {', '.join(v.fails_on)}"
+        table = Table("read on", "AUC", "95 %", "random", "length", "sentiment", "topic", "", box=None, pad_edge=False,
+                      title=f"trained on {v.train}, {v.site} (chosen on it): {word}", title_justify="left")  # fmt: skip
+        for e in (e for e in found.entries if e.train == v.train and e.site == v.site):
+            mark = "own, by halves" if e.own else "holds" if e.holds else "does not hold"
+            numbers = (e.random_high, *e.controls.values())
+            table.add_row(
+                e.unseen, f"{e.auc:.2f}", f"{e.low:.2f}–{e.high:.2f}", *(f"{x:.2f}" for x in numbers), mark
+            )
+        desk.print(table)
+    desk.result(record)
+
+
+def _corpus(text: str) -> tuple[str, Contrast]:
+    """NAME=PATH or NAME=PATH:concept."""
+    from trimtab.data import load
+
+    name, equals, where = text.partition("=")
+    if not equals or not name or not where:
+        raise InputError(f"a corpus is NAME=PATH or NAME=PATH:concept, got {text!r}")
+    concept = None
+    if not Path(where).exists():
+        where, _, concept = where.rpartition(":")
+    found = load(where, concept=concept or None)
+    if len(found) != 1:
+        names = ", ".join(c.concept for c in found)
+        raise InputError(
+            f"{where} holds {len(found)} concepts; write {name}={where}:CONCEPT with one of: {names}"
+        )
+    return name, found[0]
+
+
+@verb("eval steer-read")
+@click.argument("model")
+@click.argument("vectors")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, help="Questions: .txt lines or JSON lines."
+)
+@click.option("--dose", type=float, default=0.5, help="Strength as a fraction of the typical residual norm.")
+@click.option(
+    "--steer-layer", default=None, help="Where to steer [default: the file's layer, else near 60 %]."
+)
+@click.option(
+    "--read-layer", default=None, help="Where to read [default: where the file reads best, if later]."
+)
+@click.option("--concepts", default=None, help="Concepts, separated by commas [default: all].")
+@click.option("--max-tokens", type=click.IntRange(1), default=24, help="Tokens of a reply.")
+@click.option("--temperature", type=float, default=0.0, help="0 is greedy.")
+@click.option("--random", type=click.IntRange(0), default=5, help="Random directions of the same dose.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Use only the first N prompts.")
+@library_option
+@model_options
+def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
+    """Steer each concept, read all of them in the same pass."""
+    from trimtab.engines.requests import Sampling
+    from trimtab.evaluation.readout.cross import cross
+    from trimtab.evaluation.rollouts.questions import load_questions
+    from trimtab.sites import Site
+
+    from . import steering
+
+    loaded = steering.load_reference(vectors)
+    if flags["concepts"]:
+        loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
+    seen = glance(model, engine)
+    steering.check_fit(vectors, loaded, seen, model)
+    questions = load_questions(flags["prompts"])[: flags["limit"]]
+    options = {k: flags[k] for k in ("dtype", "device")}
+    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
+        loaded.check_model(runner.info)
+        depth = runner.info.n_layers
+        steer = Site(loaded.choose_layers(flags["steer_layer"], depth)[0])
+        best = loaded.read_site(depth)
+        read = (
+            Site(loaded.choose_layers(flags["read_layer"], depth)[0])
+            if flags["read_layer"]
+            else max(best, steer)
+        )
+        plan = steering.SteeringPlan.add(vectors, dose=1.0)
+        loaded = steering.fill_norms(runner, plan, {vectors: loaded})[0][vectors]
+        chat = runner.info.template_hash is not None
+        prompts = [q.messages if chat else q.text for q in questions]
+        sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
+        found = cross(
+            runner, loaded, prompts, dose=flags["dose"], steer=steer, read=read, sampling=sampling,
+            random=flags["random"], seed=desk.seed,
+        )  # fmt: skip
+    unit = "z" if found.z else "coordinate"
+    if found.same_site:
+        desk.warn(
+            f"{read} is read where it is steered: the diagonal is the displacement itself; give a later --read-layer"
+        )
+    record = {"model": model, "steered": found.steered, "read": found.read, "change": finite(found.change),
+              "null": finite(found.null), "unit": unit, "steer": steer.key, "read_at": read.key, "dose": found.dose,
+              "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
+              "warnings": list(said)}  # fmt: skip
+    from rich.table import Table
+
+    title = f"steered at {steer} by dose {found.dose:g}, read at {read} ({unit}), {found.n} prompts"
+    table = Table("steered", *found.read, box=None, pad_edge=False, title=title, title_justify="left")
+    for name, row in zip(found.steered, found.change):
+        table.add_row(name, *(f"{e.mean:+.2f}" for e in row))
+    if found.null is not None:
+        table.add_row("random ±", *(f"{a:+.2f}…{b:+.2f}" for a, b in found.null))
+    desk.print(table)
+    desk.result(finite(record))

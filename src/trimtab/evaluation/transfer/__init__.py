@@ -1,0 +1,9 @@
+"""Transfer: does a vector made on one kind of data move decisions in dilemmas that it has never seen?
+
+cells        what is measured: a method at a strength, a prompt, a random direction, nothing
+asking       how a dilemma is asked
+measurement  one cell on all dilemmas: log-ratios, masses, NLL, free answers
+effects      what the numbers say: target, others, breadth, slopes, coherence range; pure functions
+study        all cells, the choice of strength off the evaluation items, and the rows of the table
+leaderboard  conditions side by side under four rules, and whether their order depends on the rule
+"""

@@ -1,0 +1,118 @@
+"""One cell on every question: the forced log-ratio with its mass, NLL of the prompts and of fixed neutral texts, and
+answers that the model writes itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trimtab.data.neutral import neutral_texts
+from trimtab.engines.base import Engine
+from trimtab.engines.requests import Sampling, ScoreRequest
+from trimtab.errors import InputError
+from trimtab.evaluation.answers import FINAL, FIRST, written
+from trimtab.evaluation.log_ratio import MIN_MASS, Choice, forced
+from trimtab.evaluation.transfer.asking import Asked, Asking
+from trimtab.evaluation.transfer.cells import Cell
+from trimtab.plans import EMPTY
+from trimtab.prompts import Prompt
+
+#: Neutral texts whose NLL is measured: enough for a mean, few enough to cost little.
+NEUTRAL = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """`log_ratio, mass, prompt_nll` [rows] (nats; NLL per token), `neutral_nll` [texts] per token; `said` [rows] is
+    "yes", "no" or None where free answers were asked for, with their lengths and the share cut at the token limit."""
+
+    log_ratio: np.ndarray
+    mass: np.ndarray
+    prompt_nll: np.ndarray
+    neutral_nll: np.ndarray
+    fingerprint: str
+    said: tuple[str | None, ...] | None = None
+    texts: tuple[str, ...] = ()
+    length: float | None = None
+    cut: float | None = None
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Questions whose two answers hold at least half of the probability."""
+        return self.mass >= MIN_MASS
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, as a run keeps it."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Measured:
+        """Read `to_json` back; null is NaN."""
+        arrays = {
+            k: np.array([np.nan if x is None else x for x in record[k]], dtype=np.float64)
+            for k in ("log_ratio", "mass", "prompt_nll", "neutral_nll")
+        }
+        said = None if record["said"] is None else tuple(record["said"])
+        rest = {k: record[k] for k in ("fingerprint", "length", "cut")}
+        return cls(**arrays, said=said, texts=tuple(record["texts"]), **rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every cell is measured on: the same questions, slot, neutral texts and sampling."""
+
+    engine: Engine
+    rows: tuple[Asked, ...]
+    asking: Asking
+    choice: Choice
+    neutral: tuple[Prompt, ...]
+    free_tokens: int = 0
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls, engine: Engine, rows: Sequence[Asked], asking: Asking, *, free_tokens: int = 0, seed: int = 0
+    ) -> Bench:
+        """Encode what is fixed; `free_tokens` 0 asks for no free answers."""
+        if not rows:
+            raise InputError("there are no questions to ask")
+        limit = engine.info.context_length
+        texts = [engine.encode(t, bare=True) for t in neutral_texts()]
+        fitting = [t for t in texts if len(t) > 1 and (limit is None or len(t) <= limit)][:NEUTRAL]
+        if not fitting:
+            raise InputError(f"no neutral text fits the context of {engine.info.id}, {limit} tokens")
+        return cls(
+            engine, tuple(rows), asking, asking.choice(engine, rows), tuple(fitting), free_tokens, seed
+        )
+
+    def measure(self, cell: Cell) -> Measured:
+        """All questions and neutral texts under one cell."""
+        engine, n = self.engine, len(self.rows)
+        prompts = self.asking.prompts(engine, self.rows, cell.system)
+        plan = EMPTY if cell.plan is None else cell.plan
+        found = forced(engine, prompts, [self.choice] * n, [plan] * n)
+        neutral = engine.score([ScoreRequest(t, plan=plan) for t in self.neutral])
+        free: dict[str, Any] = {}
+        if self.free_tokens:
+            pattern = FINAL if re.search(r"final choice", self.asking.template, re.IGNORECASE) else FIRST
+            options = Sampling(max_tokens=self.free_tokens, seed=self.seed)
+            done = written(engine, prompts, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options)
+            cut = float(np.mean([f == "length" for f in done.finish]))
+            free = {
+                "said": done.said,
+                "texts": done.texts,
+                "length": float(np.mean(done.lengths)),
+                "cut": cut,
+            }
+        return Measured(
+            found.ratios.log_ratio,
+            found.ratios.mass,
+            found.prompt_nll,
+            np.array([-float(np.mean(s.logprobs)) for s in neutral]),
+            engine.resolve(plan, prompts[0]).fingerprint,
+            **free,
+        )

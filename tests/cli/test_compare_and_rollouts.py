@@ -1,0 +1,181 @@
+"""`trimtab generate --dataset`, `trimtab compare` and `trimtab eval readout | steer-read` as a person types them."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.sites import Site
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.txt"
+    path.write_text("we feel\nthey look\nyou seem\n")
+    return path
+
+
+@pytest.fixture
+def generate(trimtab, questions, joy, tmp_path):
+    """A small set of rollouts of the reference model."""
+
+    def call(*argv):
+        common = ("generate", "tiny", "--engine", "reference", "--dataset", questions, "--steer", joy)
+        return trimtab(*common, "--max-tokens", "5", "--runs-dir", tmp_path / "runs", *argv)
+
+    return call
+
+
+def test_rollouts_are_written_summarised_and_resumed(generate, tmp_path, monkeypatch):
+    out = tmp_path / "replies.jsonl"
+    argv = ("--scales", "0,2,-2", "-n", "2", "--temperature", "1", "--layers", "1", "-o", out, "--json")
+    done = generate(*argv)
+    assert done.code == 0, done.err
+    assert done.record["replies"] == 3 * 3 * 2 and [c["name"] for c in done.record["conditions"]] == [
+        "plain",
+        "joy +2",
+        "joy -2",
+    ]
+    assert [i["replies"] for i in done.record["items"]] == [6, 6, 6]
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 18 and {r["scale"] for r in rows} == {0, 2, -2} and all("key" not in r for r in rows)
+    # The same command asks the model nothing again ...
+    monkeypatch.setattr(
+        "trimtab.engines.reference.engine.ReferenceEngine._iterate", lambda *_: pytest.fail("made again")
+    )
+    assert generate(*argv).record["conditions"] == done.record["conditions"]
+
+
+def test_a_torn_run_goes_on_to_the_same_rows(generate, tmp_path):
+    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
+    argv = ("--scales", "0,2", "--temperature", "1", "--layers", "1")
+    assert generate(*argv, "-o", whole).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    samples = folder / "samples.jsonl"
+    lines = samples.read_bytes().splitlines(keepends=True)
+    samples.write_bytes(b"".join(lines[:2]) + lines[2][:20])  # killed in the middle of a write
+    again = generate(*argv, "-o", whole)
+    assert again.code == 0 and "2 finished units kept" in again.err
+    assert generate(*argv, "-o", torn).code == 0
+    assert whole.read_text() == torn.read_text()
+
+
+def test_norms_and_dry_run(generate, no_model):
+    done = generate("--scales", "1", "--scales", "joy=0,3", "--dry-run", "--json")
+    assert done.record["conditions"] == ["plain", "joy +3"] and done.record["replies"] == 6
+    assert "learned, unit" in generate("--scales", "1", "--match-norm", "sorrow", "--dry-run").err
+
+
+def test_what_a_data_set_and_a_prompt_do_not_share(
+    generate, refused, trimtab, questions, joy, no_model, tmp_path
+):
+    assert "--prompt and --dataset exclude" in generate("--scales", "1", "--prompt", "x").err
+    assert "--scales" in generate("--dose", "1").err
+    assert "no scales for joy" in generate().err
+    assert ".jsonl or .parquet" in generate("--scales", "1", "-o", tmp_path / "x.csv").err
+    single = ("generate", "tiny", "--engine", "reference", "--prompt", "x")
+    assert "belong to --dataset" in refused(*single, "--scales", "1")
+    assert "belong to --dataset" in refused(*single, "-o", tmp_path / "x.jsonl")
+
+
+def test_parquet(generate, tmp_path):
+    out = tmp_path / "replies.parquet"
+    if importlib.util.find_spec("pyarrow") is None:
+        assert "trimtab[datasets]" in generate("--scales", "1", "-o", out).err
+        return
+    from pyarrow import parquet
+
+    assert generate("--scales", "1", "-o", out).code == 0 and parquet.read_table(out).num_rows == 3
+
+
+def test_compare_runs_n_way(generate, trimtab, tmp_path):
+    out = tmp_path / "replies.jsonl"
+    generate("--scales", "0,2,-2", "--layers", "1", "-o", out)
+    done = trimtab("compare", out, "--by", "tokens", "--json")
+    assert len(done.record["differences"]) == 3 and set(done.record["means"]) == {"plain", "joy +2", "joy -2"}
+    (folder,) = (tmp_path / "runs").iterdir()
+    two = trimtab("compare", out, folder, "--by", "repetition", "--json")
+    same = [
+        d
+        for d in two.record["differences"]
+        if d["one"] == "replies: plain" and d["other"] == f"{folder.name}: plain"
+    ]
+    assert same[0]["difference"]["mean"] == 0 and same[0]["p"] == 1.0
+    assert "score the answers first" in trimtab("compare", out).err
+    marks = tmp_path / "marks.jsonl"
+    assert trimtab("eval", "repetition", out, "-o", marks).code == 0
+    assert trimtab("compare", marks, "--json").code == 0
+
+
+def test_compare_vectors(trimtab, refused, joy, joy_vectors, tmp_path):
+    other = tmp_path / "other.safetensors"
+    turned = [Direction("other", s, -joy_vectors.direction(None, s).unit) for s in joy_vectors.sites]
+    ConceptVectors.from_directions(turned).save(other)
+    done = trimtab("compare", joy, other, "--json")
+    assert len(done.record["cosines"]) == len(joy_vectors.sites)
+    assert all(c["cosine"] == pytest.approx(-1, abs=1e-6) for c in done.record["cosines"])
+    one = trimtab("compare", joy, other, "--layers", "1", "--json")
+    assert [c["site"] for c in one.record["cosines"]] == ["layer_1"]
+    assert "nothing to compare" in refused("compare", joy)
+    rows = tmp_path / "r.jsonl"
+    rows.write_text("{}\n")
+    assert "is a vector file" in refused("compare", rows, joy)
+
+
+# --- readouts
+
+
+def test_readout_matrix(trimtab, tmp_path):
+    """Two corpora about one thing in the reference model's language, and one about something else."""
+    sides = {
+        "joy": (["happy", "glad", "merry"], ["sad", "gloomy", "lonely"]),
+        "mood": (["cheerful", "joyful"], ["tearful", "sorry"]),
+    }
+    given = []
+    for name, (good, bad) in sides.items():
+        path = tmp_path / f"{name}.jsonl"
+        starts = [
+            f"{s} {v} {a}"
+            for s in ("I", "you", "we", "they")
+            for v in ("feel", "seem")
+            for a in ("very", "quite")
+        ]
+        pairs = [(t, g, b) for t in starts for g, b in zip(good, bad)]
+        lines = [
+            json.dumps({"positive": f"{t} {g}", "negative": f"{t} {b}", "concept": name}) for t, g, b in pairs
+        ]
+        path.write_text("\n".join(lines) + "\n")
+        given.append(f"{name}={path}")
+    done = trimtab("eval", "readout", "tiny", *given, "--engine", "reference", "--layers", "1,3", "--json")
+    assert done.code == 0, done.err
+    assert len(done.record["entries"]) == 2 * 2 * 2
+    across = [e for e in done.record["entries"] if e["train"] == "joy" and e["unseen"] == "mood"]
+    assert all(
+        e["auc"] > 0.9 for e in across
+    )  # the planted direction is shared by words the corpora do not share
+    assert done.record["verdicts"][0]["train"] == "joy"
+    shown = trimtab("eval", "readout", "tiny", *given, "--engine", "reference", "--layers", "3")
+    assert "trained on joy" in shown.out and "own, by halves" in shown.out
+
+
+def test_readout_refusals(refused, no_model, joy_pairs):
+    assert "NAME=PATH" in refused("eval", "readout", "tiny", "joy", "--engine", "reference")
+    assert "at least two corpora" in refused(
+        "eval", "readout", "tiny", f"a={joy_pairs}", "--engine", "reference"
+    )
+    assert "--method" in refused(
+        "eval", "readout", "tiny", f"a={joy_pairs}", "--method", "magic", "--engine", "reference"
+    )
+
+
+def test_steer_read(trimtab, joy, questions):
+    done = trimtab(
+        "eval", "steer-read", "tiny", joy, "--prompts", questions, "--engine", "reference", "--steer-layer", "1",
+        "--read-layer", "3", "--max-tokens", "4", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.record["steered"] == ["joy"] and done.record["prompts"] == 3
+    assert done.record["change"][0][0]["mean"] > done.record["null"][0][1]
+    assert np.isfinite(done.record["change"][0][0]["mean"]) and Site(3).key == done.record["read_at"]

@@ -1,0 +1,299 @@
+"""`trimtab eval …` as a person types it, on planted truth."""
+
+import json
+
+import pytest
+
+from evaluation.planted import PlantedEngine, direction
+from evaluation.small_dilemmas import FILE, small_dilemmas
+from trimtab.cli.eval import EVALUATIONS
+from trimtab.cli.frame import root
+from trimtab.directions import ConceptVectors
+
+GAMMA = 0.5
+
+
+def logits(text, moved):
+    """Yes gains GAMMA times the displacement along axis 0 where acting is honest, and loses it where it is not."""
+    for d in small_dilemmas():
+        for a in d.asked:
+            if d.situation in text and f"Proposed action: {a.text}\n" in text:
+                sign = 1 if a.kind == "to_do" else -1
+                return {
+                    "Yes": GAMMA * moved[0] * sign * d.label("honesty") + (0.3 if "shop" in text else 0),
+                    "No": 0.0,
+                }
+    return {"A": moved[0], "B": 0.5}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    engine = PlantedEngine(logits, reply=lambda text, moved: "No<|endoftext|>")
+    monkeypatch.setattr("trimtab.cli.models.load_engine", lambda *_, **__: engine)
+    return engine
+
+
+@pytest.fixture
+def honest(tmp_path):
+    path = tmp_path / "honest.safetensors"
+    ConceptVectors.from_directions([direction(0, norm=2.0, typical_norm=1.0)]).save(path)
+    return path
+
+
+COMMON = ("--engine", "reference", "--layers", "1", "--slot", "", "--min-items", "5")
+
+
+def test_every_evaluation_has_a_command():
+    group = root.get_command(None, "eval")
+    for name in EVALUATIONS:
+        command = group.get_command(None, name)
+        assert command.name == name and command.callback is not None
+
+
+def test_unknown_evaluations_name_the_nearest(trimtab):
+    done = trimtab("eval", "dilemma", "m")
+    assert done.code == 2 and "Did you mean 'dilemmas'" in done.err
+
+
+def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, honest, tmp_path):
+    argv = ("eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "0.5,1", "--free", "4",
+            "--runs-dir", tmp_path / "runs", "-o", tmp_path / "one.json", *COMMON)  # fmt: skip
+    done = trimtab(*argv, "--json")
+    assert done.code == 0, done.err
+    (opening,) = done.record["openings"]
+    assert opening["strength"] == 1 and opening["row"]["plus"]["change"]["target"]["mean"] == pytest.approx(
+        GAMMA
+    )
+    assert opening["row"]["minus"]["change"]["target"]["mean"] == pytest.approx(-GAMMA)
+    assert opening["slopes"]["anti_steered"] == 0 and opening["slopes"]["slope"]["mean"] == pytest.approx(
+        GAMMA
+    )
+    low, high = opening["row"]["null"]
+    assert -GAMMA < low < 0 < high < GAMMA
+    assert set(done.record["prompts"]) == {"prompt: Be honest.", "prompt: Be dishonest."}
+    names = [r["condition"] for r in done.record["leaderboard"]["rows"]]
+    assert names == ["plain", "axis-0 +1", "axis-0 -1", "prompt: Be honest.", "prompt: Be dishonest."]
+    assert all(
+        r["missing"] == 0 for r in done.record["leaderboard"]["rows"]
+    )  # "No<|endoftext|>" is an answer
+    # The same command finds every cell in its run folder: an engine that cannot measure is not asked.
+    planted.logits = lambda text, moved: (
+        pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
+    )
+    again = trimtab(*argv, "--json")
+    assert again.record["openings"] == done.record["openings"] and again.record["run"] == done.record["run"]
+    board = trimtab("eval", "leaderboard", tmp_path / "one.json", tmp_path / "one.json", "--json")
+    assert len(board.record["rows"]) == 10 and board.record["target"] == "honesty"
+
+
+def test_the_table_for_a_reader(trimtab, planted, honest, tmp_path):
+    done = trimtab(
+        "eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "1", "--runs-dir", tmp_path, *COMMON
+    )
+    assert done.code == 0 and "axis-0" in done.out and "prompt: Be" in done.out and "rule" in done.out
+
+
+def test_what_is_checked_before_a_model_loads(refused, trimtab, no_model, honest, tmp_path):
+    assert "name a file of dilemmas" in refused("eval", "dilemmas", "m", "--engine", "reference")
+    assert "no dilemma names the value 'greed'" in refused(
+        "eval", "dilemmas", "m", FILE, "--target", "greed", *COMMON
+    )
+    assert "--doses or --scales" in refused(
+        "eval", "dilemmas", "m", FILE, "--doses", "1", "--scales", "1", *COMMON
+    )
+    assert "positive numbers" in refused(
+        "eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "-1", *COMMON
+    )
+    assert "list of numbers" in refused("eval", "dilemmas", "m", FILE, "--doses", "x", *COMMON)
+    listed = trimtab("eval", "dilemmas", "m", FILE, "--list-values", "--json")
+    assert listed.record["values"]["honesty"] >= 12
+    dry = trimtab(
+        "eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "1", "--dry-run", "--json", *COMMON
+    )
+    assert dry.record["questions"] == 40 and len(dry.record["conditions"]) == 1 + 2 + 2 + 10
+
+
+def test_a_model_that_does_not_answer_at_the_slot_is_refused(trimtab, planted, honest, tmp_path):
+    planted.mass = 0.2
+    done = trimtab("eval", "dilemmas", "m", FILE, "--steer", honest, "--runs-dir", tmp_path, *COMMON)
+    assert done.code == 2 and "--slot" in done.err
+
+
+# --- answers
+
+
+@pytest.fixture
+def answers(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"question": f"q{i}", "answer": text, "condition": c, "finish": "stop"}
+        for i in range(6)
+        for c, text in (("plain", f"a merry bird number {i}"), ("steered", "no no no no"))
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def test_repetition(trimtab, answers, tmp_path):
+    out = tmp_path / "marks.jsonl"
+    done = trimtab("eval", "repetition", answers, "--baseline", "plain", "-o", out, "--json")
+    plain, steered = done.record["conditions"]
+    assert plain["mean"]["mean"] == 1.0 and steered["mean"]["mean"] == pytest.approx(0.25)
+    assert steered["difference"]["mean"] == pytest.approx(-0.75) and steered["p"] == pytest.approx(2 / 64)
+    marks = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(marks) == 12 and marks[1]["mark"] == pytest.approx(0.25) and marks[0]["scorer"] == "repetition"
+
+
+def test_perplexity_prefers_the_models_own_language(trimtab, tmp_path):
+    path = tmp_path / "a.jsonl"
+    said = {"fluent": " feel really happy today.", "salad": " today happy I feel feel."}
+    path.write_text(
+        "".join(json.dumps({"question": "I", "answer": a, "condition": c}) + "\n" for c, a in said.items())
+    )
+    done = trimtab("eval", "perplexity", "tiny", path, "--engine", "reference", "--json")
+    fluent, salad = done.record["conditions"]
+    assert salad["perplexity"] > 2 * fluent["perplexity"]
+
+
+def test_classifier_on_a_corpus(trimtab, answers, tmp_path):
+    corpus = tmp_path / "mood.jsonl"
+    pairs = [
+        ("the merry bird", "the gloomy bird"),
+        ("a merry dog", "a gloomy dog"),
+        ("one merry day", "one gloomy day"),
+    ] * 6
+    corpus.write_text(
+        "".join(
+            json.dumps({"positive": f"{p} {i}", "negative": f"{n} {i}", "concept": "mood"}) + "\n"
+            for i, (p, n) in enumerate(pairs)
+        )
+    )
+    done = trimtab("eval", "classifier", answers, "--corpus", corpus, "--embedder", "tfidf", "--json")
+    assert done.code == 0, done.err
+    plain, steered = done.record["conditions"]
+    assert plain["mean"]["mean"] > steered["mean"]["mean"] and done.record["held_out"]["auc"] == 1.0
+    assert done.record["scorer"] == "classifier on tfidf"
+
+
+def test_judge_over_http(trimtab, answers, tmp_path, monkeypatch):
+    pytest.importorskip("uvicorn", reason="the stub server needs uvicorn: pip install 'trimtab[serve]'")
+    from evaluation.scorers.stub_judge import chat, serving
+
+    def reply(body, n):
+        return chat("REFUSAL" if "number 3" in body["messages"][0]["content"] else "90")
+
+    common = (
+        "eval",
+        "judge",
+        answers,
+        "--judge-model",
+        "m",
+        "--about",
+        "mirth",
+        "--cache",
+        tmp_path / "kept",
+        "--no-logprobs",
+    )
+    with serving(reply) as stub:
+        common = (*common, "--endpoint", stub.url)
+        dry = trimtab(*common, "--dry-run", "--price-in", "1", "--json")
+        assert dry.record["estimate"]["calls"] == 12 and dry.record["estimate"]["cost"] > 0 and not stub.seen
+        dear = trimtab(*common, "--price-in", "1e9", "--max-cost", "1")
+        assert dear.code == 2 and "nothing was sent" in dear.err and not stub.seen
+        assert "--price-in" in trimtab(*common, "--max-cost", "1").err
+        done = trimtab(*common)
+        assert done.code == 3 and "1 refusal" in done.out  # some rows have no mark, and the exit code says so
+        assert len(stub.seen) == 12
+        trimtab(*common)
+        assert len(stub.seen) == 12
+    assert "is not set" in trimtab(*common, "--api-key-env", "NO_SUCH_KEY").err
+
+
+# --- choices
+
+
+def test_ab_choice_at_both_signs(trimtab, planted, honest, tmp_path):
+    path = tmp_path / "ab.json"
+    rows = [("x? (A) y (B) n", "(A)", "(B)"), ("z? (A) n (B) y", "(B)", "(A)")]
+    keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+    path.write_text(json.dumps([dict(zip(keys, r)) for r in rows]))
+    done = trimtab(
+        "eval",
+        "ab-choice",
+        "m",
+        path,
+        "--engine",
+        "reference",
+        "--steer",
+        honest,
+        "--dose",
+        "1",
+        "--layers",
+        "1",
+        "--json",
+    )
+    assert done.code == 0, done.err
+    plain, plus, minus = done.record["conditions"]
+    assert plain["log_ratio"]["mean"] == pytest.approx(0) and plus["condition"] == "+"
+    # The letter A gains 1 nat: one item moves up, the other down, and the mean stays: no behaviour, only a letter.
+    assert plus["difference"]["mean"] == pytest.approx(0) and minus["difference"]["mean"] == pytest.approx(0)
+
+
+def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
+    path = tmp_path / "mc.jsonl"
+    path.write_text('{"question": "x?", "choices": ["u", "v"], "answer": "B"}\n')
+    done = trimtab(
+        "eval",
+        "multiple-choice",
+        "m",
+        path,
+        "--engine",
+        "reference",
+        "--steer",
+        honest,
+        "--dose",
+        "1",
+        "--layers",
+        "1",
+        "--json",
+    )
+    plain, plus, minus = done.record["conditions"]
+    assert plain["margin"] == pytest.approx(0.5) and plain["accuracy"] == 1
+    assert plus["moved"]["margin"]["mean"] == pytest.approx(-1.0) and plus["accuracy"] == 0
+    assert minus["moved"]["margin"]["mean"] == pytest.approx(1.0)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_the_embedded_model_on_its_own_dilemmas(trimtab, tmp_path):
+    from trimtab import embedded
+
+    file = tmp_path / "v.safetensors"
+    assert (
+        trimtab(
+            "extract", "embedded", "--data", embedded.data("pairs.jsonl"), "--concept", "honest", "-o", file
+        ).code
+        == 0
+    )
+    done = trimtab(
+        "eval",
+        "dilemmas",
+        "embedded",
+        "--steer",
+        file,
+        "--doses",
+        "0.4,0.8",
+        "--limit",
+        "40",
+        "--runs-dir",
+        tmp_path,
+        "--json",
+    )
+    assert done.code == 0, done.err
+    (opening,) = done.record["openings"]
+    row = opening["row"]
+    assert row["plus"]["change"]["target"]["low"] > 0 > row["minus"]["change"]["target"]["high"]
+    assert (
+        row["plus"]["change"]["target"]["mean"] > row["null"][1]
+    )  # more than any random direction of its norm
+    assert done.record["prompts"]["prompt: Be dishonest."]["change"]["target"]["high"] < -1

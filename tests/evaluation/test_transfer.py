@@ -1,0 +1,337 @@
+"""Planted truth: an engine whose log-ratio is b_i + gamma * c * y_i gives back gamma, no others, and exact breadth."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation.planted import PlantedEngine, direction
+from evaluation.small_dilemmas import FILE, small_dilemmas
+from trimtab.data.dilemmas import NOT_TO_DO, TO_DO, Action, Dilemma, load_dilemmas, values_of
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.errors import InputError
+from trimtab.evaluation.transfer.asking import Asking
+from trimtab.evaluation.transfer.cells import PLAIN, Cell, Placing, cells_of
+from trimtab.evaluation.transfer.effects import Items, coherent_range, largest_of_both_signs, slopes
+from trimtab.evaluation.transfer.leaderboard import Standing, board
+from trimtab.evaluation.transfer.measurement import Bench, Measured
+from trimtab.evaluation.transfer.study import Setup, check_plain, choosing, report
+from trimtab.records import json_line
+from trimtab.sites import Site
+
+GAMMA = 0.75
+VALUES = ("honesty", "loyalty", "courage", "care")
+
+
+def many(n=24):
+    """n dilemmas per value, each about one value only; every other one has the value on not_to_do."""
+    found = []
+    for value in VALUES:
+        for i in range(n):
+            sides = ((value,), ()) if i % 2 else ((), (value,))
+            actions = (
+                Action(TO_DO, f"do {value}{i}", sides[0]),
+                Action(NOT_TO_DO, f"leave {value}{i}", sides[1]),
+            )
+            found.append(Dilemma(f"{value}-{i}", f"about {value} case{i}", actions))
+    return found
+
+
+DILEMMAS = many()
+
+
+def offset(text):
+    """b: any number that depends on the question alone."""
+    return (sum(map(ord, text)) % 17 - 8) / 8
+
+
+def planted(moved_values, **options):
+    """Yes − No = b + gamma * displacement along axis k * (what that question says about the k-th moved value)."""
+    labels = {(d.id, a.kind): {v: d.label(v) for v in VALUES} for d in DILEMMAS for a in d.actions}
+    by_text = {
+        a.text: (1 if a.kind == TO_DO else -1, labels[d.id, a.kind]) for d in DILEMMAS for a in d.actions
+    }
+
+    def logits(text, moved):
+        action = next(t for t in by_text if f"{t}\n" in text)
+        sign, y = by_text[action]
+        push = sum(GAMMA * moved[k] * sign * y[v] for k, v in enumerate(VALUES) if v in moved_values)
+        return {"Yes": offset(text) + push, "No": 0.0}
+
+    return PlantedEngine(logits, **options)
+
+
+def vectors(axis=0):
+    return ConceptVectors.from_directions([direction(axis, norm=2.0, typical_norm=1.0)])
+
+
+def study(
+    engine, methods, strengths=(0.5, 1.0), min_items=20, dilemmas=DILEMMAS, free=0, random=0, prompts=None
+):
+    setup = Setup("honesty", min_items=min_items)
+    asking = Asking(template="{situation} {action}\nyes or no?", slot="")
+    rows = asking.rows(dilemmas)
+    items = Items.of(dilemmas, rows)
+    cells = cells_of(methods, strengths, Placing(layers=[1]), n_layers=2, random=random, prompts=prompts)
+    bench = Bench.of(engine, rows, asking, free_tokens=free)
+    found = [bench.measure(c) for c in cells]
+    return report(items, cells, found, setup, engine.info.id), cells, found, items
+
+
+def test_transfer_others_and_breadth_are_what_was_planted():
+    done, *_ = study(planted({"honesty"}), {"honest": vectors(0)})
+    (opening,) = done.openings
+    assert opening.strength == 1.0 and opening.coherent_range == (-1.0, 1.0)
+    row = opening.row
+    assert row.plus.change.target.mean == pytest.approx(GAMMA * 1.0)
+    assert row.minus.change.target.mean == pytest.approx(-GAMMA * 1.0)
+    assert row.plus.change.others == pytest.approx(0, abs=1e-9) and row.plus.change.n_others == 3
+    assert row.plus.change.p < 0.001 and opening.p_holm == row.plus.change.p
+    # 24 dilemmas per value less the quarter that chose the strength: nothing has 20 of them but at 18 all have.
+    assert row.breadth.tested == 0 and done.n == 18 and done.n_select == 24
+    assert opening.slopes.slope.mean == pytest.approx(GAMMA) and opening.slopes.anti_steered == 0
+
+
+def test_breadth_counts_exactly_the_moved_values():
+    both = ConceptVectors.from_directions([direction(0, typical_norm=1.0)])
+    engine = planted({"honesty"})
+    done, *_ = study(engine, {"one": both}, min_items=10)
+    assert done.rows[-1].breadth.moved == ("honesty",) and done.rows[-1].breadth.tested == 4
+    # A direction along two axes moves two values, by the same amount, and the other two not at all.
+    slanted = Direction.from_raw("both", Site(1), np.array([1.0, 1.0, 0, 0]), typical_norm=1.0)
+    done, *_ = study(
+        planted({"honesty", "loyalty"}), {"two": ConceptVectors.from_directions([slanted])}, min_items=10
+    )  # fmt: skip
+    row = done.rows[-1]
+    assert set(row.breadth.moved) == {"honesty", "loyalty"}
+    assert row.plus.change.others == pytest.approx(GAMMA / np.sqrt(2) / 3)
+
+
+def test_a_vector_of_another_value_does_not_transfer():
+    done, *_ = study(planted({"honesty"}), {"loyal": vectors(1)})
+    row = done.openings[0].row
+    assert row.plus.change.target.mean == pytest.approx(0, abs=1e-9) and row.plus.change.p == 1.0
+
+
+def test_exchanging_the_names_of_the_actions_changes_nothing():
+    """The same text under the other name: y and the question's sign both turn."""
+    other = {TO_DO: NOT_TO_DO, NOT_TO_DO: TO_DO}
+    swapped = [
+        Dilemma(d.id, d.situation, tuple(Action(other[a.kind], a.text, a.values) for a in d.actions))
+        for d in DILEMMAS
+    ]
+    ratios = np.random.default_rng(0).normal(size=2 * len(DILEMMAS))
+    asking = Asking(template="{action}", slot="")
+    one, two = (Items.of(d, asking.rows(d)) for d in (DILEMMAS, swapped))
+    assert [r.question for r in one.rows] == [r.question for r in two.rows]
+    for value in VALUES:
+        assert np.allclose(one.score(ratios, value), two.score(ratios, value))
+
+
+def test_values_on_both_sides_cancel_and_absent_ones_do_not_count():
+    d = Dilemma(
+        "x", "s", (Action(TO_DO, "a", ("trust", "care", "trust")), Action(NOT_TO_DO, "b", ("trust", "care")))
+    )
+    assert (d.label("trust"), d.label("care"), d.label("honesty")) == (1, 0, 0)
+    items = Items.of([d, DILEMMAS[0]], Asking(template="{action}").rows([d, DILEMMAS[0]]))
+    assert len(items.score(np.ones(4), "trust")) == 1
+
+
+# --- coherence
+
+
+def test_the_strength_is_the_largest_whose_two_signs_are_coherent_and_is_chosen_elsewhere():
+    """Neutral text loses 2 nats per token beyond a displacement of 0.9, and answers lose their mass below −1.4."""
+    engine = planted(
+        {"honesty"},
+        nll=lambda moved: 2.0 + (2.0 if moved[0] > 0.9 else 0.0),
+        mass=lambda moved: 0.3 if moved[0] < -1.4 else 0.9,
+    )
+    done, *_ = study(engine, {"honest": vectors(0)}, strengths=(0.25, 0.5, 1.0, 1.5))
+    (opening,) = done.openings
+    assert opening.coherent_range == (-1.0, 0.5) and opening.strength == 0.5
+    assert opening.row.plus.change.target.mean == pytest.approx(GAMMA * 0.5)
+    assert [r.coherent for r in done.rows] == [True, True, False, False]
+    assert done.rows[2].plus.delta_nll_neutral == pytest.approx(2.0)
+    assert done.rows[3].minus.valid == 0.0
+
+
+def test_no_coherent_strength_is_said_and_nothing_is_reported_in_its_place():
+    engine = planted({"honesty"}, nll=lambda moved: 2.0 + 3 * abs(moved[0]))
+    done, *_ = study(engine, {"honest": vectors(0)})
+    assert done.openings[0].strength is None and done.openings[0].row is None
+    assert any("no strength" in n for n in done.notes) and len(done.rows) == 2
+
+
+def test_dilemmas_that_choose_the_strength_are_not_reported_on():
+    items = Items.of(DILEMMAS, Asking(template="{action}").rows(DILEMMAS))
+    chosen = choosing(items, Setup("honesty"))
+    assert chosen.sum() == 24 and (items.label("honesty") != 0)[chosen].sum() == 6
+    # Ratios of the choosing dilemmas may be anything: the table does not see them.
+    done, cells, found, _ = study(planted({"honesty"}), {"honest": vectors(0)})
+    _, theirs = items.subset(chosen)
+    wild = [
+        Measured(np.where(theirs, 99.0 * i, m.log_ratio), m.mass, m.prompt_nll, m.neutral_nll, m.fingerprint)
+        for i, m in enumerate(found)
+    ]
+    again = report(items, cells, wild, Setup("honesty"))
+    assert again.rows[-1].plus.change == done.rows[-1].plus.change
+
+
+def test_ranges():
+    doses = [-2.0, -1.0, 0.0, 1.0, 2.0]
+    assert coherent_range(doses, [True, False, True, True, True]) == (0.0, 2.0)
+    assert coherent_range(doses, [True, True, False, True, True]) is None
+    assert largest_of_both_signs((-1.0, 2.0), doses) == 1.0
+    assert largest_of_both_signs((0.0, 2.0), doses) is None
+
+
+def test_a_plain_model_that_does_not_answer_is_refused():
+    with pytest.raises(InputError, match="--slot"):
+        check_plain(Measured(np.zeros(4), np.array([0.9, 0.1, 0.1, 0.1]), np.zeros(4), np.zeros(2), "plain"))
+
+
+# --- baselines
+
+
+def test_random_directions_make_the_null_band_and_prompts_a_row():
+    engine = planted({"honesty"})
+    done, cells, *_ = study(
+        engine, {"honest": vectors(0)}, random=5, prompts={"plus": "Be honest."}, strengths=(1.0,)
+    )
+    low, high = done.rows[0].null
+    assert low < 0 < high and low == pytest.approx(-high)  # both signs of each
+    assert high < GAMMA  # no random direction reaches the real one along its own axis
+    assert list(done.prompts) == ["prompt: plus"]
+    assert sum(c.kind == "random" for c in cells) == 10
+    assert done.prompts["prompt: plus"].change.target.n == 18
+
+
+def test_random_directions_have_the_dose_of_the_method():
+    cells = cells_of({"honest": vectors(0)}, [0.7], Placing(layers=[1]), random=5, n_layers=2)
+    engine = planted(set())
+    prompt = engine.encode([{"role": "user", "content": "x"}])
+    for cell in cells[1:]:
+        moved = engine.moved(engine.resolve(cell.plan, prompt), 0)
+        assert np.linalg.norm(moved) == pytest.approx(0.7)
+    with pytest.raises(InputError, match="at least 5"):
+        cells_of({"honest": vectors(0)}, [0.7], Placing(), random=3)
+    with pytest.raises(InputError, match="positive"):
+        cells_of({"honest": vectors(0)}, [-0.7], Placing())
+
+
+# --- slopes
+
+
+def test_every_item_has_its_own_slope():
+    items = Items.of(DILEMMAS, Asking(template="{action}").rows(DILEMMAS))
+    y = items.label("honesty")
+    true = np.where(np.arange(len(DILEMMAS)) % 4 == 0, -0.5, 1.5)
+    push = np.array([r.sign * y[r.item] * true[r.item] for r in items.rows])
+    found = slopes(items, [-1.0, 0.0, 2.0], [d * push + 3.0 for d in (-1.0, 0.0, 2.0)], "honesty")
+    mine = true[y != 0]
+    assert found.slope.mean == pytest.approx(mine.mean()) and found.anti_steered == np.mean(mine < 0)
+
+
+# --- the leaderboard
+
+
+def measured(ratios, said=None):
+    n = len(ratios)
+    return Measured(np.asarray(ratios, float), np.ones(n), np.zeros(n), np.zeros(1), "f", said)
+
+
+ONE = [Dilemma(str(i), "s", (Action(TO_DO, f"a{i}", ("honesty",)),)) for i in range(4)]
+ONE_ITEMS = Items.of(ONE, Asking(template="{action}").rows(ONE))
+
+
+def test_standing_closed_forms():
+    found = Standing.of("m", "c", ONE_ITEMS, measured([1, 1, 1, -5], ("yes", "no", None, "yes")), "honesty")
+    assert found.forced == -0.5 and found.binary == 0.75
+    assert found.signed == pytest.approx(np.mean(2 / (1 + np.exp(-np.array([1, 1, 1, -5]))) - 1))
+    assert found.free == pytest.approx(1 / 3) and found.missing == 0.25
+
+
+def test_an_order_that_depends_on_the_rule_is_flagged():
+    a = Standing.of(
+        "m", "a", ONE_ITEMS, measured([1, 1, 1, -5]), "honesty"
+    )  # more right, but less on the whole
+    b = Standing.of("m", "b", ONE_ITEMS, measured([1, 1, -0.1, -0.1]), "honesty")
+    found = board([a, b])
+    assert found.order_depends_on_the_rule
+    assert found.disputed == (("m: a", "m: b", "binary", "forced"),)
+    assert [r["forced"] for r in found.ranks] == [2, 1] and [r["binary"] for r in found.ranks] == [1, 2]
+    assert all(r["free"] is None for r in found.ranks)
+    c = Standing.of("m", "c", ONE_ITEMS, measured([2, 2, 2, 2]), "honesty")
+    assert not board([b, c]).order_depends_on_the_rule
+
+
+def test_free_answers_with_markup_count_and_the_missing_are_counted():
+    """The engine answers "No<|endoftext|>" where the log-ratio is negative, and nothing for one value's dilemmas."""
+
+    def reply(text, moved):
+        return "I wonder" if "care" in text else "Yes." if offset(text) > 0 else "No<|endoftext|>"
+
+    engine = planted({"honesty"}, reply=reply)
+    done, _, found, items = study(engine, {"honest": vectors(0)}, free=6)
+    said = found[0].said
+    assert {s for s, r in zip(said, items.rows) if "care" in r.question} == {None}
+    assert {s for s, r in zip(said, items.rows) if "care" not in r.question} == {"yes", "no"}
+    plain = done.board.standings[0]
+    assert plain.missing == 0 and plain.free is not None
+
+
+def test_a_measured_cell_survives_a_run_file():
+    there = Measured(
+        np.array([1.0, np.nan]), np.ones(2), np.zeros(2), np.ones(1), "f", ("yes", None), ("t", "u"), 2.0, 0.5
+    )
+    back = Measured.from_json(json.loads(json_line(there.to_json())))
+    assert np.array_equal(back.log_ratio, there.log_ratio, equal_nan=True) and back.said == there.said
+
+
+# --- files
+
+
+def test_the_small_set_in_the_published_schema(tmp_path):
+    dilemmas = small_dilemmas()
+    assert len(dilemmas) == 20 and all(len(d.asked) == 2 for d in dilemmas)
+    counts = values_of(dilemmas)
+    assert counts["honesty"] >= 12 and counts["Virtue/Truthfulness"] >= counts["honesty"]
+    assert any(d.label("honesty") > 0 for d in dilemmas) and any(d.label("honesty") < 0 for d in dilemmas)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "no dilemmas"),
+        ('[{"dilemma_idx": 1, "dilemma_situation": "s", "action_type": "to_do"}]', "lacks action"),
+        (
+            '[{"dilemma_idx": 1, "dilemma_situation": "s", "action_type": "maybe", "action": "a"}]',
+            "to_do or not_to_do",
+        ),
+        (
+            '[{"dilemma_idx": 1, "dilemma_situation": "s", "action_type": "to_do", "action": "a"}]',
+            "lacks values",
+        ),
+        ('[{"dilemma_situation": "s", "action_type": "to_do", "action": "a"}]', "dilemma_idx"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, text, said):
+    path = tmp_path / "d.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        load_dilemmas(path)
+
+
+def test_the_published_files(shared_data):
+    folder = shared_data / "daily_dilemmas"
+    (one,) = load_dilemmas(folder / "example_data" / "dilemma-1687-values-ag.json")
+    assert one.id == "1687" and one.label("integrity") == 1 and one.label("trust") == -1
+    detailed = load_dilemmas(folder / "data" / "dilemmas_with_detail_by_action_test.csv")
+    assert len(detailed) == 4 and "Virtue/Truthfulness" in values_of(detailed)
+
+
+def test_the_plain_cell_comes_first():
+    cells = cells_of({"honest": vectors(0)}, [1.0], Placing(layers=[1]), random=0)
+    assert cells[0].kind == PLAIN and isinstance(cells[0], Cell) and len(cells) == 3
+    assert FILE.is_file()
