@@ -18,7 +18,7 @@ import numpy as np
 
 from trimtab.errors import InputError
 from trimtab.evaluation.coherence import SLACK, coherent
-from trimtab.evaluation.statistics import PERMUTATIONS, Estimate, mean_interval, sign_flip, spearman
+from trimtab.evaluation.statistics import PERMUTATIONS, mean_interval, spearman
 
 #: Dips up to this size do not count against a rising curve.
 DROP = 0.02
