@@ -17,6 +17,7 @@ VERBS = {
     "data": ("Make", "Begin, check or count a corpus, before any model loads."),
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
+    "calibrate": ("Judge", "Find how far vectors may be pushed, and store it in their file."),
     "read": ("Look", "Read existing texts with concept vectors, token by token."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),

@@ -9,7 +9,7 @@ prefix      words in front of the prompt instead of a vector
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trimtab.directions import ConceptVectors
@@ -67,7 +67,9 @@ def steered(
 ) -> Condition:
     """One concept added at one total dose, shared by the layers."""
     where = {"layers": list(layers), "stream": stream, "positions": positions, **axes}
-    placed = Placement(Add(dose=dose), vectors.only([concept]), list(layers), stream, positions)
+    # A study measures beyond the safe range on purpose: it needs no warning of it.
+    one = replace(vectors.only([concept]), calibration={})
+    placed = Placement(Add(dose=dose), one, list(layers), stream, positions)
     words = ",".join(map(str, layers)) + ("" if stream == "resid_post" else f".{stream}")
     extra = "".join(f" {v}" for k, v in sorted(axes.items()) if k != "cell")
     more = "" if positions == "all" else f" {positions}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -56,8 +56,8 @@ class Memory:
 class Scoring(Protocol):
     """What `measure` must know of a score: what it reads, its name, and the numbers it gives (`evaluation.scores`)."""
 
-    name: str
-    needs: str
+    name: ClassVar[str]
+    needs: ClassVar[str]
 
     def values(self, rows: Sequence[Record], concept: str) -> np.ndarray: ...
 
