@@ -47,6 +47,7 @@ class PlantedEngine(Engine):
         breaks: float = np.inf,
         noise: float = 0.0,
         seed: int = 0,
+        broken: int | None = None,
     ) -> None:
         sites = {Site(n): WIDTH for n in range(len(efficacy))}
         super().__init__(
@@ -65,6 +66,7 @@ class PlantedEngine(Engine):
         self.base = rng.normal(0, 1, 128)
         self.own = np.zeros((128, WIDTH))
         self.own[:, NOISE] = noise * rng.normal(size=(128, WIDTH - NOISE.start))
+        self.broken = broken  # a layer whose states are not finite
         self.calls = 0
         self._changes: dict = {}
 
@@ -151,8 +153,9 @@ class PlantedEngine(Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        row = (TYPICAL * REST).astype(np.float32)
-        return [{s: np.tile(row, (len(i.positions), 1)) for s in sites} for i in items]
+        rows = {s: (np.full(WIDTH, np.inf) if s.layer == self.broken else TYPICAL * REST) for s in sites}
+        rows = {s: r.astype(np.float32) for s, r in rows.items()}
+        return [{s: np.tile(rows[s], (len(i.positions), 1)) for s in sites} for i in items]
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
         self.calls += 1

@@ -22,6 +22,7 @@ from trimtab.engines.requests import Request, Sample, Sampling, ScoreRequest
 from trimtab.errors import InputError
 from trimtab.evaluation.conditions import Condition, check_conditions
 from trimtab.evaluation.items import Item, check_items
+from trimtab.evaluation.limits import repeated
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
@@ -92,12 +93,14 @@ def measure(
     seed: int = 0,
     ledger: Ledger | None = None,
     part: int = PART,
+    plain_loss: bool = False,
     advance: Advance | None = None,
 ) -> list[Record]:
     """Rows of every (condition, item, sample), scored for every concept; finished ones come from the ledger.
 
     Where every score reads continuations nothing is generated. `readout` is read at each generated token and its
-    mean kept. `advance(rows)` counts rows, kept ones too.
+    mean kept. `plain_loss` also keeps how likely the plain model finds each text (`evaluation.fluency`), which costs
+    a pass. `advance(rows)` counts rows, kept ones too.
     """
     ledger = ledger or Memory()
     needs = {s.needs for s in scores}
@@ -113,12 +116,13 @@ def measure(
         "scores": sorted(s.name for s in scores),
         "concepts": list(concepts),
         "sampling": None if forced else _recipe(sampling),
+        **({"plain_loss": True} if plain_loss else {}),
     }
     units = list(_units(engine, check_items(items), check_conditions(conditions), sampling.n, seed, receipt))
     found: list[Record] = []
     for batch in _parts(units, part):
         if not all(unit_key(k) in ledger.done for u in batch for k in u.keys):
-            rows = _run(engine, batch, sampling, readout, forced, needs)
+            rows = _run(engine, batch, sampling, readout, needs, plain_loss)
             for score in scores:
                 for concept in concepts:
                     for row, value in zip(rows, score.values(rows, concept), strict=True):
@@ -187,16 +191,19 @@ def _run(
     batch: Sequence[_Unit],
     sampling: Sampling,
     readout: Readout | None,
-    forced: bool,
     needs: set[str],
+    plain_loss: bool,
 ) -> list[Record]:
     """Rows of one part, without scores."""
     rows = [_about(engine, u, j) for u in batch for j in range(u.n)]
-    if not forced:
+    if needs != {"continuations"}:
         requests = [Request(u.prompt, u.plan, replace(sampling, seed=u.seed), readout=readout) for u in batch]
         samples = [s for c in engine.generate(requests) for s in c.samples]
         for row, sample in zip(rows, samples, strict=True):
             row |= _said(sample)
+        if plain_loss:
+            prompts = [u.prompt for u in batch for _ in range(u.n)]
+            _add_plain_loss(engine, rows, prompts, [s.tokens for s in samples])
     if "continuations" in needs:
         for unit, logprobs in zip(batch, _continued(engine, batch), strict=True):
             for row in rows:
@@ -239,6 +246,15 @@ def _said(sample: Sample) -> Record:
         means = sample.readings.values.mean((0, 1))
         found["readings"] = {c: float(v) for c, v in zip(sample.readings.concepts, means, strict=True)}
     return found
+
+
+def _add_plain_loss(
+    engine: Engine, rows: Sequence[Record], prompts: Sequence[Prompt], texts: Sequence[tuple[int, ...]]
+) -> None:
+    """`plain_nll`, nats per token of the text under the plain model, and `repeated`, its share of repeated trigrams."""
+    scored = engine.score([ScoreRequest(p, t, EMPTY) for p, t in zip(prompts, texts, strict=True)])
+    for row, text, score in zip(rows, texts, scored, strict=True):
+        row["plain_nll"], row["repeated"] = -float(score.logprobs.mean()), repeated(text)
 
 
 def _continued(engine: Engine, batch: Sequence[_Unit]) -> list[Record]:
