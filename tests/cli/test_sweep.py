@@ -69,9 +69,9 @@ def test_the_same_sweep_again_generates_nothing(sweep, joy, tmp_path):
 def test_a_corpus_is_swept_over_methods_streams_and_windows(sweep, joy_pairs, tmp_path):
     flags = ["--data", joy_pairs, "--method", "mean_diff", "--method", "pca_diff", "--layers", "1-2"]
     flags += ["--stream", "resid_post", "--stream", "mlp_out", "--window", 1, "--window", 2, "--no-refine"]
-    done = sweep(*flags, "--json", "-o", tmp_path / "best.safetensors", "--doses", "0.3")
+    done = sweep(*flags, "--json", "-o", tmp_path / "best.safetensors")
     assert done.code == 0, done.err
-    assert done.record["tried"] == 2 * 2 * (2 + 1)
+    assert done.record["tried"] == 2 * 2 * (2 + 1) * 2  # methods, streams, windows, doses
     saved = ConceptVectors.load(tmp_path / "best.safetensors")
     assert saved.origin.method == done.record["choice"]["cell"]["method"]
     (folder,) = (tmp_path / "runs").iterdir()
