@@ -23,7 +23,7 @@ SOURCES = sorted(p for p in PACKAGE.rglob("*.py"))
 
 STOREYS = {
     0: {"errors", "sites", "prompts", "activations", "evidence", "directions", "interventions", "objectives", "plans",
-        "resolved", "readouts", "rules", "heads", "records", "formats", "algebra"},
+        "resolved", "readouts", "rules", "heads", "records", "formats", "algebra", "safe_range"},
     1: {"data", "extraction", "engines"},
     2: {"training", "evaluation", "analysis", "recipes", "pages", "strips", "conformance"},
     3: {"cli", "server", "explorer", "demo"},

@@ -21,6 +21,7 @@ from trimtab.errors import InputError, Mismatch, UnknownName
 from trimtab.interventions import OPERATORS, Add, Deltas, Gate, Operator, Strength, finite
 from trimtab.prompts import Positions, Prompt, check_positions, resolve_positions
 from trimtab.resolved import ResolvedGate, ResolvedPlacement, ResolvedPlan
+from trimtab.safe_range import safe_range
 from trimtab.sites import STREAMS, LayerSpec, ModelInfo, Site, resolve_layer, resolve_layers
 
 SCHEMA = 1
@@ -231,7 +232,7 @@ def _resolve_placement(
         vectors[d.hash] = d.unit
         unit = _unit(d, share)
         row = p.op.row(unit).scaled(p.factor)
-        source = _source(p, d, share, row.shift)
+        source = _source(p, d, share, row.shift) | _safe(p, d, library)
         gate = _resolve_gate(p, d.site, library, model, vectors)
         out.append(ResolvedPlacement(d.site, d.hash, row, gate=gate, source=source, **flags))
     return out
@@ -248,6 +249,16 @@ def _source(p: Placement, d: Direction, share: int, shift: float) -> dict[str, A
             "scale_here": shift / d.norm,
         }
     return out
+
+
+def _safe(p: Placement, d: Direction, library: Library) -> dict[str, Any]:
+    """The calibrated range of a dose at the direction's site, for receipts and warnings; {} where there is none."""
+    found = find_vector(p.vector, library)
+    if not isinstance(found, ConceptVectors) or not isinstance(p.op, Add) or p.relative:
+        return {}
+    operator = "add-renormalised" if p.renormalise else "add"
+    bounds = safe_range(found.calibration, d.name, d.site.key, operator)
+    return {} if bounds is None else {"safe": list(bounds)}
 
 
 def _resolve_gate(

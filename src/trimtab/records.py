@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -31,3 +32,9 @@ def finite(value: Any) -> Any:
 def json_line(record: Any) -> str:
     """One line of strict ASCII JSON, so that no terminal encoding or line separator can break it."""
     return json.dumps(finite(record), allow_nan=False)
+
+
+def unit_key(unit: Any) -> str:
+    """The key of a unit of work: a hash of everything that identifies it."""
+    text = json.dumps(finite(unit), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

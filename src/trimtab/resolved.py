@@ -160,6 +160,11 @@ class ResolvedPlan:
         """How many of the first `length` positions some placement addresses (gates aside)."""
         return sum(any(p.acts_on(i) for p in self.effective) for i in range(length))
 
+    def until(self, length: int) -> ResolvedPlan:
+        """The part that can act on the first `length` positions: what a prefill of so many tokens depends on."""
+        kept = tuple(p for p in self.effective if p.ranges and p.ranges[0][0] < length)
+        return self if len(kept) == len(self.placements) else ResolvedPlan(kept, self.vectors)
+
     def first_position(self) -> int | None:
         """First absolute position that is addressed; None for a plain plan."""
         starts = [p.ranges[0][0] for p in self.effective if p.ranges]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.planted import PlantedEngine, direction
+from evaluation.planted_answers import PlantedEngine, direction
 from evaluation.small_dilemmas import FILE, small_dilemmas
 from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root

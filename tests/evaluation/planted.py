@@ -1,123 +1,169 @@
-"""A synthetic engine: its answers are a function of the text and of how far a plan displaces the state.
+"""An engine whose every answer is known: logits are linear in the pushes, and text falls apart at a known push.
 
-`logits(text, moved)` gives {word: nats} for the answer at the end of `text`, where `moved` [4] is the sum of all
-displacements at the last token; these words share `mass` by softmax. Every other token has NLL `nll(moved)`.
+The state of a token is `REST` (norm 4) plus, at each layer, what the plan adds there; it reaches the logits times that
+layer's `efficacy`. Token "joy" has the logit  base[item] + slope * coordinate along JOY + own[item] . state;  "junk"
+takes everything once the total push is longer than `breaks`. No token attends to another.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trimtab.directions import Direction
-from trimtab.engines.base import Engine
-from trimtab.engines.requests import Event, Receipt, Sample, Score
-from trimtab.prompts import Prompt, Span
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.requests import Event, Receipt, Request, Sample, Score
+from trimtab.interventions import edit
+from trimtab.prompts import Prompt
+from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
 
-WIDTH = 4
-SITE = Site(1)
-VOCABULARY = 1024
-
-
-def direction(axis: int, norm: float = 1.0, typical_norm: float = 1.0) -> Direction:
-    """The unit vector along an axis of the planted model."""
-    return Direction(f"axis-{axis}", SITE, np.eye(WIDTH)[axis], norm=norm, typical_norm=typical_norm)
+WORDS = (
+    "<end>",
+    "joy",
+    "calm",
+    "other",
+    "junk",
+    *(f"i{k}" for k in range(128)),
+    *(f"w{k}" for k in range(40)),
+)
+TOKEN = {w: i for i, w in enumerate(WORDS)}
+WIDTH, TYPICAL = 48, 4.0
+AXES = np.eye(WIDTH)
+REST, JOY, CALM, NULL = AXES[0], AXES[1], AXES[2], AXES[3]
+NOISE = slice(8, WIDTH)
 
 
 class PlantedEngine(Engine):
-    """Words are tokens, a bracket is one, and a chat is its contents."""
+    """See the module. `slope` is in nats per unit of the coordinate; `noise` the SD of an item's own coupling."""
 
     name = "planted"
 
     def __init__(
         self,
-        logits: Callable[[str, np.ndarray], Mapping[str, float]],
-        *,
-        mass: float | Callable[[np.ndarray], float] = 0.9,
-        nll: Callable[[np.ndarray], float] = lambda moved: 2.0,
-        reply: Callable[[str, np.ndarray], str] = lambda text, moved: "",
+        efficacy: Sequence[float] = (0.2, 0.5, 1.0, 0.6),
+        slope: float = 0.5,
+        breaks: float = np.inf,
+        noise: float = 0.0,
+        seed: int = 0,
+        broken: int | None = None,
     ) -> None:
-        widths = {Site(n): WIDTH for n in range(2)}
-        super().__init__(ModelInfo("planted", 2, WIDTH, widths, revision="1", template_hash="planted"))
-        self.logits, self.mass, self.nll, self.reply = logits, mass, nll, reply
-        self._words: list[str] = []
-        self._ids: dict[str, int] = {}
+        sites = {Site(n): WIDTH for n in range(len(efficacy))}
+        super().__init__(
+            ModelInfo(
+                "planted",
+                len(efficacy),
+                WIDTH,
+                sites,
+                revision="1",
+                context_length=256,
+                vocab_size=len(WORDS),
+            )
+        )
+        rng = np.random.default_rng(seed)
+        self.efficacy, self.slope, self.breaks = tuple(efficacy), slope, breaks
+        self.base = rng.normal(0, 1, 128)
+        self.own = np.zeros((128, WIDTH))
+        self.own[:, NOISE] = noise * rng.normal(size=(128, WIDTH - NOISE.start))
+        self.broken = broken  # a layer whose states are not finite
+        self.calls = 0
+        self._changes: dict = {}
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        found = []
-        for piece in re.findall(r"\s*(?:[\w']+|[^\w\s])|\s+", text):
-            if piece not in self._ids:
-                assert len(self._words) < VOCABULARY, "the planted vocabulary is full"
-                self._ids[piece] = len(self._words)
-                self._words.append(piece)
-            found.append(self._ids[piece])
-        return tuple(found)
+    def vectors(self, **directions: np.ndarray) -> ConceptVectors:
+        """Rows at every layer, with the typical norm that the states have."""
+        rows = directions or {"joy": JOY, "calm": CALM}
+        return ConceptVectors.from_directions(
+            [
+                Direction.from_raw(name, Site(n), row, typical_norm=TYPICAL)
+                for name, row in rows.items()
+                for n in range(len(self.efficacy))
+            ]
+        )
 
-    def decode(self, tokens, special=False):
-        return "".join(self._words[t] for t in tokens)
+    def change(self, plan: ResolvedPlan, position: int) -> np.ndarray:
+        """What reaches the logits of a plan at one position, [width]."""
+        key = (plan.fingerprint, tuple(p.acts_on(position) for p in plan.effective))
+        if key not in self._changes:
+            self._changes[key] = self._change(plan, position)
+        return self._changes[key]
 
-    def _encode_text(self, text):
-        return Prompt(self._tokens(text), text=text)
-
-    def _encode_continuation(self, text):
-        return self._tokens(text)
-
-    def _encode_messages(self, messages, generation_prompt, prefill, thinking):
-        text = "".join(f"[{m['role']}] {m['content']}\n" for m in messages) + "[assistant]"
-        whole = text + (prefill or "")
-        tokens = self._tokens(text) + self._tokens(prefill or "")
-        return Prompt(tokens, (Span("user", 0, max(1, len(self._tokens(text)) - 1)),), text=whole)
-
-    def moved(self, plan, position: int) -> np.ndarray:
-        """Sum of the displacements of a plan's `Add`s at a position."""
+    def _change(self, plan: ResolvedPlan, position: int) -> np.ndarray:
         total = np.zeros(WIDTH)
-        for p in plan.effective:
-            if p.acts_on(position):
-                total += p.coefficients.shift * p.coefficients.strength * plan.vectors[p.vector]
+        for layer, share in enumerate(self.efficacy):
+            h = TYPICAL * REST
+            for p in plan.at(Site(layer)):
+                if p.acts_on(position):
+                    h = edit(
+                        h,
+                        plan.vectors[p.vector],
+                        p.coefficients,
+                        relative=p.relative,
+                        renormalise=p.renormalise,
+                    )
+            total += share * (h - TYPICAL * REST)
         return total
 
-    def _distribution(self, text: str, moved: np.ndarray) -> np.ndarray:
-        found = self.logits(text, moved)
-        mass = self.mass(moved) if callable(self.mass) else self.mass
-        probability = np.zeros(VOCABULARY)
-        weights = np.exp(np.array(list(found.values())))
-        # A word with and without a space in front are two tokens; the planted mass lies on the one without.
-        ids = [self._tokens(w)[0] for w in found]
-        probability[ids] = mass * weights / weights.sum()
-        probability[VOCABULARY - 1] = 1 - probability.sum()
-        return np.log(np.maximum(probability, 1e-300)).astype(np.float64)
+    def logits(self, tokens: Sequence[int], plan: ResolvedPlan, position: int) -> np.ndarray:
+        """Natural log-probabilities [V] after the token at `position`."""
+        word = WORDS[tokens[0]]
+        item = int(word[1:]) if word[0] == "i" and word[1:].isdigit() else 0
+        push = self.change(plan, position)
+        out = np.linspace(0.0, 0.4, len(WORDS))
+        out[TOKEN["<end>"]] = -30.0
+        out[TOKEN["joy"]] = self.base[item] + self.slope * (push @ JOY) + self.own[item] @ push
+        out[TOKEN["calm"]] = self.slope * (push @ CALM)
+        out[TOKEN["junk"]] = 60.0 if np.linalg.norm(push) > self.breaks + 1e-9 else -60.0
+        return out - np.logaddexp.reduce(out)
 
-    def _score(self, items):
+    # --- the surface
+
+    def _encode_text(self, text: str) -> Prompt:
+        return Prompt(tuple(TOKEN.get(w, TOKEN["w0"]) for w in text.split()), text=text)
+
+    def _encode_continuation(self, text: str) -> Sequence[int]:
+        return self._encode_text(text).tokens
+
+    def _encode_messages(self, messages, generation_prompt, prefill, thinking) -> Prompt:
+        return self._encode_text(
+            " ".join(m["content"] for m in messages) + (f" {prefill}" if prefill else "")
+        )
+
+    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
+        return " ".join(WORDS[t] for t in tokens)
+
+    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
+        self.calls += 1
+        for i, r in enumerate(requests):
+            for j in range(r.sampling.n):
+                yield Event(i, j, sample=self._sample(r, j))
+
+    def _sample(self, r: Request, index: int) -> Sample:
+        s, rng = r.sampling, np.random.default_rng([r.sampling.seed or 0, index])
+        tokens, kept = list(r.prompt.tokens), []
+        for _ in range(s.max_tokens):
+            logprobs = self.logits(tokens, r.plan, len(tokens) - 1)
+            p = np.exp(logprobs / s.temperature) if s.temperature else np.eye(len(WORDS))[logprobs.argmax()]
+            tokens.append(int(rng.choice(len(WORDS), p=p / p.sum())))
+            kept.append(logprobs[tokens[-1]])
+        new = tuple(tokens[len(r.prompt) :])
+        receipt = Receipt.of(r.plan, len(tokens) - 1)
+        return Sample(new, self.decode(new), np.array(kept, np.float32), "length", receipt)
+
+    def _capture(
+        self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
+    ) -> list[dict[Site, np.ndarray]]:
+        rows = {s: (np.full(WIDTH, np.inf) if s.layer == self.broken else TYPICAL * REST) for s in sites}
+        rows = {s: r.astype(np.float32) for s, r in rows.items()}
+        return [{s: np.tile(rows[s], (len(i.positions), 1)) for s in sites} for i in items]
+
+    def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
+        self.calls += 1
         found = []
         for prompt, first, plan, wanted in items:
-            moved = self.moved(plan, len(prompt) - 1)
-            tokens = prompt.tokens[first:]
-            text = self.decode(prompt.tokens)
-            table = None if wanted == "none" else self._distribution(text, moved)
-            found.append(Score(tokens, np.full(len(tokens), -self.nll(moved)), table))
+            tokens = prompt.tokens
+            table = np.stack([self.logits(tokens, plan, i) for i in range(len(tokens))]).astype(np.float32)
+            chosen = np.array([table[i - 1, tokens[i]] for i in range(first, len(tokens))], np.float32)
+            full = {"none": None, "last": table[-1], "all": table}[wanted]
+            found.append(Score(tokens[first:], chosen, full))
         return found
-
-    def _iterate(self, requests):
-        for i, request in enumerate(requests):
-            prompt, plan = request.prompt, request.plan
-            for j in range(request.sampling.n):
-                text = self.reply(self.decode(prompt.tokens), self.moved(plan, len(prompt)))
-                tokens = self._tokens(text)[: request.sampling.max_tokens]
-                receipt = Receipt.of(plan, len(prompt) + max(0, len(tokens) - 1))
-                finish = "stop" if len(tokens) == len(self._tokens(text)) else "length"
-                sample = Sample(tokens, self.decode(tokens), np.zeros(len(tokens)), finish, receipt)
-                yield Event(i, j, sample=sample)
-
-    def _capture(self, items, sites, at):
-        return [
-            {
-                s: np.stack(
-                    [self.moved(i.plan, p) if s == SITE else np.zeros(WIDTH) for p in i.positions]
-                ).astype("f4")
-                for s in sites
-            }
-            for i in items
-        ]

@@ -11,12 +11,12 @@ from trimtab.evaluation.dose_response import (
     at_dose,
     best_row,
     coherent_rows,
-    item_slopes,
     longest_rise,
     regress,
     rises,
     symlog,
 )
+from trimtab.evaluation.slopes import item_slopes
 
 GRID = np.array([-10, -2, -1, -0.1, 0, 0.1, 1, 2, 10])
 

@@ -9,6 +9,7 @@ from scipy import stats
 from trimtab.errors import InputError
 from trimtab.evaluation.statistics import (
     auc,
+    auc_interval,
     benjamini_hochberg,
     by_item,
     holm,
@@ -110,3 +111,33 @@ def test_upper_quantile_lies_between_the_largest():
 def test_bad_items_are_refused(bad):
     with pytest.raises(InputError):
         mean_interval(bad)
+
+
+def test_holm_keeps_the_family_wise_level_and_bh_the_false_discovery_rate():
+    """20 tests, of which 5 are false nulls: any false alarm under Holm, the share of false alarms under BH."""
+    rng = np.random.default_rng(7)
+    any_false, shares, power = [], [], []
+    for _ in range(400):
+        z = rng.normal(size=20)
+        z[:5] += 3.5
+        p = 2 * stats.norm.sf(np.abs(z))
+        any_false.append((holm(p)[5:] < 0.05).any())
+        found = benjamini_hochberg(p) < 0.05
+        shares.append(found[5:].sum() / max(1, found.sum()))
+        power.append(found[:5].mean())
+    assert np.mean(any_false) < 0.075
+    assert np.mean(shares) < 0.06
+    assert np.mean(power) > 0.75
+
+
+def test_auc_interval_is_stratified_and_covers():
+    rng = np.random.default_rng(8)
+    truth = stats.norm.cdf(1 / np.sqrt(2))
+    hits = []
+    for i in range(150):
+        e = auc_interval(rng.normal(1, 1, 40), rng.normal(0, 1, 25), seed=i, resamples=400)
+        hits.append(e.low <= truth <= e.high)
+    assert 0.88 <= np.mean(hits) <= 0.99 and e.n == 65
+    same = auc_interval([1, 2, 3], [0, 0])
+    assert (same.mean, same.low, same.high) == (1, 1, 1)
+    assert auc_interval([1, 2, 2], [2, 0]).mean == auc([1, 2, 2], [2, 0])

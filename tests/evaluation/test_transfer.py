@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.planted import PlantedEngine, direction
+from evaluation.planted_answers import PlantedEngine, direction
 from evaluation.small_dilemmas import FILE, small_dilemmas
 from trimtab.data.dilemmas import NOT_TO_DO, TO_DO, Action, Dilemma, load_dilemmas, values_of
 from trimtab.directions import ConceptVectors, Direction

@@ -12,7 +12,6 @@ that failed is recorded with its reason and tried again by the next run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,14 +24,9 @@ from typing import Any
 
 from trimtab import __version__
 from trimtab.errors import FormatError, InputError
+from trimtab.records import unit_key
 
 from .output import finite, json_line
-
-
-def unit_key(unit: Any) -> str:
-    """The key of a unit of work: a hash of everything that identifies it."""
-    text = json.dumps(finite(unit), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Run:

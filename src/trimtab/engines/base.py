@@ -43,6 +43,7 @@ from trimtab.objectives import Objective, Separation
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Positions, Prompt, resolve_positions
 from trimtab.resolved import ResolvedPlan
+from trimtab.safe_range import SafeRangeWarning, beyond
 from trimtab.sites import ModelInfo, Site
 
 Progress = Callable[[int, int], None]
@@ -67,7 +68,10 @@ class Engine(Surface):
         if plan is None:
             return EMPTY
         if isinstance(plan, SteeringPlan):
-            return plan.resolve(prompt, self.library, self.info)
+            resolved = plan.resolve(prompt, self.library, self.info)
+            for sentence in beyond(p.source for p in resolved.effective):
+                warnings.warn(sentence, SafeRangeWarning, stacklevel=3)
+            return resolved
         if not isinstance(plan, ResolvedPlan):
             raise InputError(f"a plan is a SteeringPlan or ResolvedPlan, got {type(plan).__name__}")
         plan.check_model(self.info)

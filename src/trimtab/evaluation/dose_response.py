@@ -8,6 +8,7 @@ together, so each carries its name.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from trimtab.errors import InputError
 from trimtab.evaluation.coherence import SLACK, coherent
-from trimtab.evaluation.statistics import Estimate, mean_interval, sign_flip, spearman
+from trimtab.evaluation.statistics import PERMUTATIONS, mean_interval, spearman
 
 #: Dips up to this size do not count against a rising curve.
 DROP = 0.02
@@ -113,8 +114,10 @@ def symlog(dose: Sequence[float] | np.ndarray) -> np.ndarray:
 class Regression:
     """The line y = intercept + slope · symlog(dose) over valid points; NaN throughout below three of them.
 
-    `slope_low, slope_high` are the 95 % t-interval; `effect_size` = |slope| ÷ SD of y across items at dose
-    0 (NaN without two items there); `asymmetry` = 1 − min ÷ max of the two sides' moves from dose 0.
+    `slope_low, slope_high` are the 95 % t-interval; `p_perm` is the share of shuffles of y over the doses whose
+    |slope| is as large; `effect_size` = |slope| ÷ SD of y across items at dose 0 (NaN without two items there:
+    `effect_size_why` says so); `asymmetry` = 1 − min ÷ max of the two sides' moves from dose 0; `leverage` is the
+    largest share that one point has in its own fitted value (1 is all of it).
     """
 
     slope: float
@@ -132,6 +135,13 @@ class Regression:
     score_v2: float
     valid_frac: float
     n_valid: int
+    p_perm: float = float("nan")
+    leverage: float = float("nan")
+    effect_size_why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
 
 
 def regress(
@@ -140,6 +150,7 @@ def regress(
     *,
     valid: Sequence[bool] | np.ndarray | None = None,
     items_at_zero: Sequence[float] | np.ndarray | None = None,
+    seed: int = 0,
 ) -> Regression:
     """Regress y on symlog(dose). Points that are not finite, or not `valid`, are left out and lower
     valid_frac.
@@ -155,7 +166,6 @@ def regress(
     x, y_kept = symlog(doses[keep]), y[keep]
     slope, intercept, r2, p, half = _line(x, y_kept)
     low, high = float(y_kept.min()), float(y_kept.max())
-    score = abs(slope) * r2 * share**2
     return Regression(
         slope,
         intercept,
@@ -168,11 +178,24 @@ def regress(
         spearman(x, y_kept),
         _asymmetry(doses[keep], y_kept),
         _effect_size(slope, items_at_zero),
-        score,
-        score * (high - low),
+        score_v1(slope, r2, share),
+        score_v2(slope, r2, share, low, high),
         share,
         count,
+        permutation_p(x, y_kept, seed=seed),
+        float((1 / len(x) + (x - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()).max()),
+        _no_effect_size(items_at_zero),
     )
+
+
+def score_v1(slope: float, r2: float, valid_frac: float) -> float:
+    """The journal's score, first version: |slope| · r² · valid²."""
+    return abs(slope) * r2 * valid_frac**2
+
+
+def score_v2(slope: float, r2: float, valid_frac: float, low: float, high: float) -> float:
+    """The journal's score, second version: the first × (max − min) of y."""
+    return score_v1(slope, r2, valid_frac) * (high - low)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float, float]:
@@ -203,18 +226,24 @@ def _effect_size(slope: float, items: Sequence[float] | np.ndarray | None) -> fl
     return abs(slope) / spread if spread > 0 else float("nan")
 
 
-def item_slopes(doses: Sequence[float] | np.ndarray, table: np.ndarray) -> tuple[Estimate, float]:
-    """Mean over items of each item's own slope on symlog(dose), and its sign-flip p. `table` is [doses,
-    items].
+def _no_effect_size(items: Sequence[float] | np.ndarray | None) -> str:
+    """Why there is no effect size; empty where there is one."""
+    if items is None or len(items) < 2:
+        return "needs two items or more at dose 0"
+    return "" if np.ptp(np.asarray(items, dtype=np.float64)) > 0 else "all items have one value at dose 0"
 
-    Equal to a random-slope model for balanced data; unlike one line through all points, its n is the items.
-    """
-    table = np.asarray(table, dtype=np.float64)
-    x = symlog(doses)
-    if table.ndim != 2 or table.shape[0] != len(x) or np.ptp(x) == 0:
-        raise InputError(
-            f"expected a table [doses = {len(x)}, items], got {table.shape}, over distinct doses"
-        )
+
+def permutation_p(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *, seed: int = 0
+) -> float:
+    """Two-sided p of slope 0 under shuffles of y over x: all of them up to 7 points, else 10,000 random ones."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     centred = x - x.mean()
-    slopes = centred @ table / (centred @ centred)
-    return mean_interval(slopes), sign_flip(slopes)
+    observed = abs(centred @ y)
+    tiny = 1e-12 * max(1.0, float(np.abs(centred) @ np.abs(y)))
+    if len(x) <= 7:
+        orders = np.array(list(itertools.permutations(range(len(x)))))
+        return float(np.mean(np.abs(y[orders] @ centred) >= observed - tiny))
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.broadcast_to(y, (PERMUTATIONS, len(y))), axis=1)
+    return float((1 + np.sum(np.abs(shuffled @ centred) >= observed - tiny)) / (1 + PERMUTATIONS))

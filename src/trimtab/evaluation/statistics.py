@@ -64,7 +64,8 @@ def mean_interval(
     mean = float(values.mean())
     if len(values) == 1:
         return Estimate(mean, float("nan"), float("nan"), 1)
-    if np.ptp(values) == 0:  # BCa divides by the spread of the jackknife, which is 0 here
+    # BCa divides by the spread of the jackknife, which is 0 (or rounding) here.
+    if np.ptp(values) <= 1e-12 * np.abs(values).max():
         return Estimate(mean, mean, mean, len(values))
     found = bootstrap(
         (values,),
@@ -140,6 +141,26 @@ def upper_quantile(null: Sequence[float] | np.ndarray, level: float = LEVEL) -> 
     statistics.
     """
     return float(np.quantile(_checked(null, "a null sample"), level))
+
+
+def auc_interval(
+    positive: Sequence[float] | np.ndarray,
+    negative: Sequence[float] | np.ndarray,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """AUC with a percentile interval; positives and negatives are resampled each for themselves (stratified)."""
+    p, n = _checked(positive, "positives"), _checked(negative, "negatives")
+    above = (p[:, None] > n[None, :]) + 0.5 * (p[:, None] == n[None, :])
+    rng = np.random.default_rng(seed)
+    # A resample is a vector of counts: its AUC is the weighted mean of the table of comparisons.
+    rows = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), resamples) / len(p)
+    columns = rng.multinomial(len(n), np.full(len(n), 1 / len(n)), resamples) / len(n)
+    draws = np.einsum("rp,rp->r", rows, columns @ above.T)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(above.mean()), float(low), float(high), len(p) + len(n))
 
 
 def auc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:

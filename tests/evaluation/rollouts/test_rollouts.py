@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.planted import PlantedEngine, direction
+from evaluation.planted_answers import PlantedEngine, direction
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines import load_engine
 from trimtab.engines.requests import Sampling

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.planted import PlantedEngine, direction
+from evaluation.planted_answers import PlantedEngine, direction
 from trimtab.errors import InputError
 from trimtab.evaluation.scorers.ab_choice import ABChoice, ABItem
 from trimtab.evaluation.scorers.multiple_choice import Margins, MultipleChoice, Question, moved

@@ -1,6 +1,7 @@
 """Batched decoding where every row has its own plan, sampling and captures.
 
-Equal (prompt, plan) pairs are prefilled once and then copied, rows that have finished leave the batch, and what is read
+Rows whose prompts are equal and whose plans do the same to them are prefilled once and then copied (plans that act on
+generated tokens only do nothing to a prompt), rows that have finished leave the batch, and what is read
 of the states is read inside the forward pass that computes them.
 """
 
@@ -19,6 +20,7 @@ from trimtab.engines.transformers.forward import Padded, batches, bytes_per_toke
 from trimtab.engines.transformers.sampler import Sampler
 from trimtab.engines.transformers.stations import Read, Schedule, Station, sites_of
 from trimtab.readouts import Readout
+from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
 if TYPE_CHECKING:
@@ -50,10 +52,19 @@ class Batch:
 
     def __init__(self, engine: TransformersEngine, rows: list[Row]) -> None:
         self.engine, self.rows = engine, rows
+        starts: dict[tuple[int, int], ResolvedPlan] = {}
+        for r in rows:
+            if (id(r.plan), len(r.prompt)) not in starts:
+                starts[id(r.plan), len(r.prompt)] = r.plan.until(len(r.prompt))
+        begin = [starts[id(r.plan), len(r.prompt)] for r in rows]
         same: dict[tuple[tuple[int, ...], str], int] = {}
-        self.source = [same.setdefault((r.prompt.tokens, r.plan.fingerprint), len(same)) for r in rows]
-        firsts = dict(reversed(list(zip(self.source, rows, strict=True))))
-        self.unique = [firsts[u] for u in range(len(same))]
+        self.source = [
+            same.setdefault((r.prompt.tokens, b.fingerprint), len(same))
+            for r, b in zip(rows, begin, strict=True)
+        ]
+        firsts = dict(reversed(list(zip(self.source, zip(rows, begin, strict=True), strict=True))))
+        self.unique = [firsts[u][0] for u in range(len(same))]
+        self.begin = [firsts[u][1] for u in range(len(same))]
         self.observed: list[_Reading] = []
 
     def run(self) -> Iterator[Event]:
@@ -82,7 +93,7 @@ class Batch:
         longest = padded.ids.shape[1]
         room = longest + max(r.spec.sampling.max_tokens for r in self.rows)
         self.cache = engine.forward.cache(room)
-        self.schedule = Schedule(stations, [r.plan for r in self.unique])
+        self.schedule = Schedule(stations, self.begin)
         pads = padded.pads[self.source]
         gathers = self._prompt_gathers(padded.pads)
         reads = self._observe(self.source)
@@ -96,6 +107,9 @@ class Batch:
         self.positions = np.array([len(r.prompt) for r in self.rows])
         if self.source != list(range(len(self.rows))) or len(self.unique) != len(self.rows):
             logits = self._take(self.source, logits)
+        self.schedule = Schedule(
+            stations, [r.plan for r in self.rows]
+        )  # a prefill knew what acts on prompts only
         self.pads = pads
         return logits.float()
 

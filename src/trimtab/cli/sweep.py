@@ -1,0 +1,378 @@
+"""`trimtab sweep`: which layer (stream, method, positions), what dose, and does it work?"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.errors import InputError
+from trimtab.extraction import DEFAULT
+
+from . import sweep_output as said_of
+from .evaluating import (
+    choose_score,
+    item_options,
+    load_vectors,
+    read_given_items,
+    score_options,
+    settings_of,
+    with_norms,
+)
+from .frame import Desk, verb
+from .library import library_option
+from .models import Glance, glance, model_options, open_engine, spoken_warnings
+from .places import check_writable
+
+if TYPE_CHECKING:
+    from trimtab.data.contrast import Contrast
+    from trimtab.directions import ConceptVectors
+    from trimtab.engines.base import Engine
+    from trimtab.evaluation.cells import Cell
+    from trimtab.evaluation.items import Item
+    from trimtab.evaluation.sweep import Sweep
+
+#: More layers than this are first tried in steps; the sweep then refines around the best.
+COARSE = 12
+
+
+@verb("sweep", output="Vector file to write with the chosen layer [default: FILE itself].", runs=True)
+@click.argument("model")
+@click.argument("file", required=False)
+@click.option(
+    "--data", default=None, help="Corpus to extract from instead of FILE: one pass for all methods."
+)
+@click.option("--method", multiple=True, default=(DEFAULT,), help="Method, with --data; may be repeated.")
+@click.option("--pooling", default=None, help="Tokens to read, with --data.")
+@click.option("--concept", multiple=True, help="Concepts to sweep [default: all]; may be repeated.")
+@click.option("--layers", default="all", help="Layers to try.")
+@click.option("--step", type=int, default=None, help="Try every n-th layer first [default: about 12 layers].")
+@click.option(
+    "--window", multiple=True, type=int, default=(1,), help="Neighbouring layers that share a dose."
+)
+@click.option("--stream", multiple=True, default=("resid_post",), help="Stream to steer; may be repeated.")
+@click.option("--modules", default=None, metavar="REGEX", help="Modules to steer instead, with --data.")
+@click.option("--positions", multiple=True, default=("all",), help="Tokens to steer; may be repeated.")
+@click.option("--doses", default="-0.4,0,0.2,0.4,0.6,0.8", help="Total doses, 0 is always among them.")
+@click.option("--randoms", type=int, default=5, help="Random directions of the null band, at least 5.")
+@click.option("--prefix", multiple=True, metavar="CONCEPT=WORDS", help="Words of the prompt baseline.")
+@click.option("--no-refine", is_flag=True, help="Leave out the second look around the best cell.")
+@click.option("--no-write", is_flag=True, help="Leave the vector file as it is.")
+@click.option("--max-tokens", type=int, default=48, help="Most tokens of a reply.")
+@click.option("--temperature", type=float, default=0.7, help="0 is greedy.")
+@click.option("--top-p", type=float, default=0.9, help="Nucleus to sample from.")
+@click.option("-n", "--samples", type=int, default=1, help="Replies per prompt and condition.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
+@item_options
+@score_options
+@library_option
+@model_options
+def sweep(
+    desk: Desk, model: str, file: str | None, engine: str, output: Path | None, dry_run: bool, **flags: Any
+) -> None:
+    """Try every layer at fixed doses, choose one, and report on prompts that chose nothing.
+
+    Give a vector FILE (or a name in the library), or --data CORPUS.
+    """
+    seen = glance(model, engine)
+    ask = _Ask.of(desk, model, file, output, flags, seen)
+    if dry_run:
+        desk.result(*ask.planned())
+        return
+    started = time.monotonic()
+    options = {k: flags[k] for k in ("dtype", "device")}
+    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
+        files, excluded = ask.vectors_on(runner)
+        choosing, reporting = ask.items_on(runner)
+        identity = {"vectors": {m: v.hash for m, v in files.items()}, "items": [i.id for i in choosing + reporting],
+                    "norms": {m: [*v.typical_norms.values()] for m, v in files.items()}}  # fmt: skip
+        with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
+            found, names = ask.swept(runner, files, choosing, reporting, run)
+            figures = said_of.figures(found, files, excluded, names)
+            run.metrics(figures)
+            report = run.folder / "report.html"
+            page = said_of.report(found, model, names, choosing, reporting, excluded)
+            report.write_text(page, encoding="utf-8")
+            target = ask.write(files, found, run.folder)
+    record = {
+        "model": model, "engine": engine, "run": str(run.folder), "report": str(report),
+        "file": None if target is None else str(target), **said_of.short(figures), "warnings": list(said),
+        "wall_s": time.monotonic() - started,
+    }  # fmt: skip
+    desk.result(record, text=said_of.table_of(found))
+    desk.note(found.choice.reason)
+    for where, why in excluded.items():
+        desk.warn(f"left out {where}: {why}")
+    for warning in said_of.warnings_of(found):
+        desk.warn(warning)
+    desk.note(f"{found.tried} cells × concepts × doses tried; report: {report}")
+    if target is not None:
+        desk.note(f"wrote the chosen layer into {target}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """What was asked for, checked before a model loads."""
+
+    desk: Desk
+    model: str
+    flags: dict[str, Any]
+    doses: tuple[float, ...]
+    positions: tuple[str, ...]
+    words: dict[str, str]
+    given: list[Item] | None
+    target: Path | None
+    slug: str
+    file: ConceptVectors | None
+    contrasts: list[Contrast]
+
+    @classmethod
+    def of(
+        cls,
+        desk: Desk,
+        model: str,
+        file: str | None,
+        output: Path | None,
+        flags: dict[str, Any],
+        seen: Glance,
+    ) -> _Ask:
+        """Everything that can be refused early."""
+        from trimtab import data as sources
+        from trimtab import recipes
+
+        from . import steering
+
+        if (file is None) == (flags["data"] is None):
+            raise InputError("give exactly one of a vector FILE and --data CORPUS")
+        if flags["randoms"] < 5:
+            raise InputError(
+                f"a null band needs 5 random directions or more, got --randoms {flags['randoms']}"
+            )
+        if any(w < 1 for w in flags["window"]) or (flags["step"] is not None and flags["step"] < 1):
+            raise InputError("--window and --step are at least 1")
+        doses = _doses(flags["doses"])
+        positions = tuple(_canonical(steering.parse_positions(p)) for p in flags["positions"])
+        given = read_given_items(flags["items"], flags["split"], flags["limit_items"])
+        vectors, contrasts, target = None, [], output
+        if file is not None:
+            if flags["modules"] is not None:
+                raise InputError("--modules chooses what is extracted; it needs --data CORPUS")
+            path, vectors = load_vectors(file, seen, model)
+            if flags["concept"]:
+                vectors = vectors.only(flags["concept"])
+            target = None if flags["no_write"] else _target(output or path)
+            slug = path.stem
+        else:
+            contrasts = sources.load(flags["data"], prefixes=seen.token_prefixes())
+            kept = [c for c in contrasts if not flags["concept"] or c.concept in flags["concept"]]
+            if not kept:
+                raise InputError(f"{flags['data']} has none of {', '.join(flags['concept'])}")
+            contrasts, slug = kept, Path(flags["data"]).stem
+            for method in flags["method"]:
+                recipes.check(
+                    kept, recipes.choose_method(method, desk.seed), flags["stream"], flags["pooling"]
+                )
+            target = None if output is None else _target(output)
+        words = settings_of(flags["prefix"], "--prefix")
+        return cls(desk, model, flags, doses, positions, words, given, target, slug, vectors, contrasts)
+
+    @property
+    def concepts(self) -> list[str]:
+        """What is swept."""
+        return list(self.file.concepts) if self.file is not None else [c.concept for c in self.contrasts]
+
+    def planned(self) -> tuple[dict[str, Any], str]:
+        """What a dry run says."""
+        methods = [self.file.origin.method or "file"] if self.file is not None else list(self.flags["method"])
+        record = {
+            "dry_run": True, "model": self.model, "concepts": self.concepts, "methods": methods,
+            "doses": list(self.doses), "positions": list(self.positions), "windows": list(self.flags["window"]),
+            "items": None if self.given is None else len(self.given), "settings": self.desk.settings,
+            "file": None if self.target is None else str(self.target),
+        }  # fmt: skip
+        return record, "\n".join(f"{k:10} {v}" for k, v in record.items() if k not in ("settings", "dry_run"))
+
+    def vectors_on(self, runner: Engine) -> tuple[dict[str, ConceptVectors], dict[str, str]]:
+        """The files to sweep, with typical norms, and the sites that were left out with the reason."""
+        from trimtab import recipes
+        from trimtab.recipes.modules import sites_of_modules
+        from trimtab.recipes.several import extract_several, finite_sites
+        from trimtab.recipes.vectors import choose_sites
+        from trimtab.sites import Site, resolve_layers
+
+        layers, info = self.flags["layers"], runner.info
+        if self.file is not None:
+            self.file.check_model(info)
+            chosen = set(resolve_layers(layers, info.n_layers, auto=self.file.calibration.get("layer")))
+            sites = [s for s in self.file.sites if s.layer in chosen and s.stream in self.flags["stream"]]
+            if not sites:
+                raise InputError(
+                    f"the file has no rows at layers {layers} of {', '.join(self.flags['stream'])}; it has "
+                    f"{', '.join(s.key for s in self.file.sites)}"
+                )
+        elif self.flags["modules"] is not None:
+            sites = list(sites_of_modules(runner, self.flags["modules"], layers))
+        else:
+            sites = choose_sites(info, layers, self.flags["stream"])
+        norms, bad = finite_sites(runner, sites)
+        good = [s for s in sites if s in norms]
+        if not good:
+            raise InputError(f"no site is left: {next(iter(bad.values()))}")
+        excluded = {s.key: why for s, why in bad.items()}
+        if self.file is not None:
+            kept = with_norms(runner, self.file.only(sites=good), self.desk.note)
+            return {self.file.origin.method or "file": kept}, excluded
+        assert all(isinstance(s, Site) for s in good)
+        methods = [recipes.choose_method(m, self.desk.seed) for m in self.flags["method"]]
+        total = sum(n for c in self.contrasts for n in c.counts.values())
+        with self.desk.progress("extract", total) as bar:
+            files = extract_several(
+                runner, self.contrasts, methods, good, self.flags["pooling"], lambda *_: bar.advance(1)
+            )
+        return files, excluded
+
+    def items_on(self, runner: Engine) -> tuple[list[Item], list[Item]]:
+        """Items that choose and items that report."""
+        from trimtab.evaluation.materials import PURPOSES, default_items
+
+        if self.given is None:
+            limit = self.flags["limit_items"] or 16
+            choosing, reporting = (default_items(runner, self.model, p, limit) for p in PURPOSES)
+            return choosing, reporting
+        if len(self.given) < 8:
+            self.desk.warn(f"only {len(self.given)} items: all of them choose, and none is left to report on")
+            return self.given, []
+        return self.given[::2], self.given[1::2]
+
+    def swept(
+        self,
+        runner: Engine,
+        files: dict[str, ConceptVectors],
+        choosing: list[Item],
+        reporting: list[Item],
+        run: Any,
+    ) -> tuple[Sweep, dict[str, str]]:
+        """The sweep, and the names of its score and fluency."""
+        from trimtab.engines.requests import Sampling
+        from trimtab.evaluation.sweep import Bench, sweep
+
+        f = self.flags
+        score = choose_score(
+            f["score"], f["score_set"], self.model, self.concepts, self.given, self.desk.seed
+        )
+        with self.desk.progress("sweep (samples)", None) as bar:
+            bench = Bench(
+                runner, files, tuple(self.concepts), score, _fluency(runner, self.model, score, run),
+                sampling=Sampling(f["max_tokens"], f["temperature"], f["top_p"], n=f["samples"]),
+                readout=_readout(files) if score.needs == "readings" else None,
+                randoms=f["randoms"], seed=self.desk.seed, ledger=run, advance=bar.advance,
+            )  # fmt: skip
+            cells, candidates = self.cells(files, runner.info.n_layers)
+            words = {**_personas(self.model), **self.words}
+            found = sweep(
+                bench, cells, candidates, choosing, reporting, self.doses, words, refine=not f["no_refine"]
+            )
+        return found, {"score": score.name, "fluency": bench.fluency.name}
+
+    def cells(self, files: dict[str, ConceptVectors], n_layers: int) -> tuple[list[Cell], list[Cell]]:
+        """The cells to try first, and all that there are."""
+        from trimtab.evaluation.cells import grid
+
+        have = sorted({s.layer for v in files.values() for s in v.sites})
+        step = self.flags["step"] or max(1, math.ceil(len(have) / COARSE))
+        start = (len(have) - 1) % step if step > 1 else 0  # the last layers are tried too
+        windows, positions = self.flags["window"], self.positions
+        everything = grid(files, have, windows, positions)
+        first = set(have[start::step])
+        return [c for c in everything if c.middle in first], everything
+
+    def write(self, files: dict[str, ConceptVectors], found: Sweep, folder: Path) -> Path | None:
+        """Save extracted vectors beside the run, and the choice into the file that was swept or asked for."""
+        cell = found.choice.cell
+        marks = {"sweep": found.choice.to_json()}
+        if cell.stream == "resid_post":
+            marks |= {"layer": cell.middle, "layers": list(cell.layers)}
+        if self.file is None:
+            (folder / "vectors").mkdir(exist_ok=True)
+            for name, vectors in files.items():
+                extra = marks if name == cell.method else {}
+                saved = replace(vectors, calibration={**vectors.calibration, **extra})
+                saved.save(folder / "vectors" / f"{name}.safetensors")
+        if self.target is None:
+            return None
+        whole = files[cell.method] if self.file is None else _again(self.target, self.file)
+        replace(whole, calibration={**whole.calibration, **marks}).save(self.target)
+        return self.target
+
+
+def _again(target: Path, file: ConceptVectors) -> ConceptVectors:
+    """The whole file where the target is the one that was swept: other concepts and sites stay in it."""
+    import warnings
+
+    from trimtab import formats
+
+    if not target.exists():
+        return file
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was loaded before, and said what it had to say
+        whole = formats.load(target)
+    same = set(file.concepts) <= set(whole.concepts) and set(file.sites) <= set(whole.sites)
+    return whole if same else file
+
+
+def _target(path: Path) -> Path:
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} cannot hold the choice; use -o NAME.safetensors, or --no-write")
+    return check_writable(path)
+
+
+def _doses(text: str) -> tuple[float, ...]:
+    try:
+        found = sorted({float(x) for x in text.split(",")})
+    except ValueError:
+        raise InputError(f"--doses is a list such as -0.4,0,0.2,0.4; got {text!r}") from None
+    if not any(d > 0 for d in found) or not all(math.isfinite(d) for d in found):
+        raise InputError(f"--doses needs at least one finite dose above 0, got {text!r}")
+    return tuple(found)
+
+
+def _canonical(positions: Any) -> str:
+    return positions if isinstance(positions, str) else json.dumps(positions, sort_keys=True)
+
+
+def _fluency(runner: Engine, model: str, score: Any, run: Any) -> Any:
+    from trimtab import embedded
+    from trimtab.evaluation.coherence import Reference
+    from trimtab.evaluation.fluency import NeutralNll, PlainLoss, Trigrams
+
+    if score.needs == "continuations":
+        return NeutralNll(runner, run)
+    if model == "embedded":
+        return Trigrams(Reference.load(embedded.data("trigrams.npz")))
+    return PlainLoss()
+
+
+def _readout(files: dict[str, ConceptVectors]) -> Any:
+    """The deepest residual site of the first file: what reaches it has been through the blocks after the push."""
+    from trimtab.readouts import Readout
+
+    vectors = next(iter(files.values()))
+    deepest = max((s for s in vectors.sites if s.stream == "resid_post"), default=None)
+    if deepest is None:
+        raise InputError(
+            "the score 'projection' reads resid_post, and the file has no rows there; use --score"
+        )
+    return Readout.from_vectors(vectors, [deepest])
+
+
+def _personas(model: str) -> dict[str, str]:
+    from trimtab import embedded
+
+    if model != "embedded":
+        return {}
+    return json.loads(Path(embedded.data("personas.json")).read_text(encoding="utf-8"))

@@ -1,0 +1,124 @@
+"""What `trimtab sweep` says: figures for machines, a table for readers, a page to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.directions import ConceptVectors
+    from trimtab.evaluation.items import Item
+    from trimtab.evaluation.sweep import Sweep
+
+
+def figures(
+    found: Sweep, files: dict[str, ConceptVectors], excluded: dict[str, str], names: dict[str, str]
+) -> dict[str, Any]:
+    """Everything: the choice, the sites, all curves, the final ones and the baselines."""
+    return {
+        **names,
+        "choice": found.choice.to_json(),
+        "tried": found.tried,
+        "sites": {m: _sites(v) for m, v in files.items()},
+        "excluded": excluded,
+        "curves": [c.to_json() for c in found.curves],
+        "final": [c.to_json() for c in found.final],
+        "prefix": {c: vars(e) for c, e in found.prefixes.items()},
+        "steered_less_prefix": {c: vars(e) for c, e in found.against_prefix.items()},
+    }
+
+
+def _sites(vectors: ConceptVectors) -> dict[str, Any]:
+    """Per site: separability, raw and typical norms, and the dose of the rule of thumb that a push may be 300 long."""
+    separation = vectors.origin.parameters.get("read_separation", {})
+    found = {}
+    for site, table in vectors.tables.items():
+        typical = vectors.typical_norms[site]
+        raw = [1.0] * len(vectors.concepts) if table.norms is None else table.norms.tolist()
+        found[site.key] = {
+            "separation": separation.get(site.key), "typical_norm": typical,
+            "raw_norms": dict(zip(vectors.concepts, raw, strict=True)), "rule_300_dose": 300 / typical,
+        }  # fmt: skip
+    return found
+
+
+def short(whole: dict[str, Any]) -> dict[str, Any]:
+    """What goes to stdout: the choice and the final rows; all curves are in metrics.json."""
+    keep = ("score", "fluency", "choice", "tried", "sites", "excluded", "prefix", "steered_less_prefix")
+    found = {k: whole[k] for k in keep}
+    found["final"] = [{**c, "study": _without(c["study"])} for c in whole["final"] or whole["curves"]]
+    return found
+
+
+def _without(study: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if study is None else {k: v for k, v in study.items() if k != "item_slopes"}
+
+
+def report(
+    found: Sweep,
+    model: str,
+    names: dict[str, str],
+    choosing: Sequence[Item],
+    reporting: Sequence[Item],
+    excluded: dict[str, str],
+) -> str:
+    from trimtab.evaluation.sweep_page import page
+
+    about = [
+        ("model", model),
+        ("items that chose", str(len(choosing))),
+        ("items reported on", str(len(reporting))),
+    ]
+    about += [(f"left out {k}", v) for k, v in excluded.items()]
+    return page(found, f"Sweep of {model}", about, names["score"], names["fluency"])
+
+
+def table_of(found: Sweep) -> Any:
+    """The chosen cell: one row per concept, on the reporting items where there are some."""
+    from rich.table import Table
+    from rich.text import Text
+
+    final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
+    columns = (
+        "concept",
+        "dose",
+        "plain",
+        "steered",
+        "95 %",
+        "random 95 %",
+        "prefix",
+        "slope",
+        "p",
+        "coherent",
+        "n",
+    )
+    title = f"{found.choice.cell.name}, on {'other items' if found.final else 'the items that chose it'}"
+    table = Table(*columns, box=None, pad_edge=False, title=title)
+    for curve in final:
+        dose = found.choice.doses[curve.concept]
+        row = next(r for r in curve.rows() if r.dose == dose)
+        study, null, told = curve.study(), curve.band(dose), found.prefixes.get(curve.concept)
+        low, high = study.coherence_range
+        table.add_row(
+            Text(curve.concept), f"{dose:+.3g}", f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
+            f"[{row.low:.3f}, {row.high:.3f}]", "" if null is None else f"{null:.3f}",
+            "" if told is None else f"{told.mean:.3f}", f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
+            f"{low:g} to {high:g}", str(row.n),
+        )  # fmt: skip
+    return table
+
+
+def warnings_of(found: Sweep) -> list[str]:
+    """What a reader of the table must know: the chosen cell's warnings, and how many other curves have some."""
+    final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
+    said = [f"{c.concept}: {w}" for c in final for w in c.warnings]
+    for curve in final:
+        point = next(p for p in curve.points if p.dose == found.choice.doses[curve.concept])
+        if not point.good:
+            said.append(
+                f"{curve.concept}: at dose {point.dose:+.3g}, chosen on other items, the text is not coherent on these"
+            )
+    others = sum(bool(c.warnings) for c in found.curves if c.cell != found.choice.cell)
+    if others:
+        said.append(f"{others} curves of other cells have warnings too: see the report")
+    return said

@@ -1,0 +1,78 @@
+"""The calibrated safe range of a vector: how far it may be pushed at a site before the text suffers.
+
+`trimtab calibrate` measures it and stores it in the file's calibration, which the content hash never covers:
+
+    calibration["safe"][concept][site key][operator] = {"low": −0.6, "high": 0.8, …}
+
+in the operator's own strength (dose for `add`). A plan whose pushes go beyond says so where it is resolved, and runs:
+what is too far is the reader's to decide, but never unseen. Shares of the range add up over layers, because
+displacements do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+#: The key in a file's calibration.
+KEY = "safe"
+
+
+class SafeRangeWarning(UserWarning):
+    """A plan pushes beyond the range that was calibrated."""
+
+
+def safe_range(
+    calibration: Mapping[str, Any], concept: str, site_key: str, operator: str = "add"
+) -> tuple[float, float] | None:
+    """(low, high) of one operator at one site; None where it was not calibrated."""
+    found = calibration.get(KEY, {})
+    for key in (concept, site_key, operator):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return None
+    low, high = found.get("low"), found.get("high")
+    if low is None or high is None:
+        return None
+    return float(low), float(high)
+
+
+def with_safe_range(
+    calibration: Mapping[str, Any],
+    concept: str,
+    site_key: str,
+    operator: str,
+    entry: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A copy of a calibration with one entry added or replaced."""
+    ranges = {c: {s: dict(ops) for s, ops in sites.items()} for c, sites in calibration.get(KEY, {}).items()}
+    ranges.setdefault(concept, {}).setdefault(site_key, {})[operator] = dict(entry)
+    return {**calibration, KEY: ranges}
+
+
+def share(strength: float, bounds: tuple[float, float]) -> float:
+    """Which share of its side of the range a strength uses; infinite where that side is closed."""
+    bound = bounds[1] if strength > 0 else -bounds[0]
+    if strength == 0:
+        return 0.0
+    return abs(strength) / bound if bound > 0 else math.inf
+
+
+def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each concept whose placements together use more than their safe range. `sources` are those of
+    resolved placements: "concept", "dose_here" and, where calibrated, "safe"."""
+    used: dict[str, float] = {}
+    doses: dict[str, float] = {}
+    for source in sources:
+        if source.get("safe") and source.get("dose_here") is not None:
+            name = str(source["concept"])
+            used[name] = used.get(name, 0.0) + share(float(source["dose_here"]), tuple(source["safe"]))
+            doses[name] = doses.get(name, 0.0) + float(source["dose_here"])
+    return [
+        f"dose {doses[name]:+.3g} of {name!r} is beyond its calibrated safe range"
+        + (f" ({part:.3g} times)" if math.isfinite(part) else " (this side has none)")
+        + ": expect damaged text; lower the dose, or calibrate with another limit"
+        for name, part in used.items()
+        if part > 1 + 1e-6
+    ]

@@ -1,0 +1,89 @@
+"""`trimtab calibrate` on the reference model: what it writes, says, keeps and refuses."""
+
+import json
+
+import pytest
+
+from trimtab.directions import ConceptVectors
+from trimtab.safe_range import safe_range
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
+    rows = [
+        {"prompt": f"{s} {v} really", "continuations": words} for s in ("I", "we", "you") for v in ("feel", "seem")
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.fixture
+def calibrate(trimtab, joy, prompts, tmp_path):
+    def call(*flags):
+        return trimtab(
+            "calibrate", "tiny", joy, "--engine", "reference", "--items", prompts, "--layers", "1-2",
+            "--limit", "kl_mean=0.2", "--runs-dir", tmp_path / "runs", *flags,
+        )  # fmt: skip
+
+    return call
+
+
+def test_the_range_is_written_into_the_file_and_warned_of(calibrate, trimtab, joy):
+    before = ConceptVectors.load(joy)
+    done = calibrate("--json")
+    assert done.code == 0, done.err
+    after = ConceptVectors.load(joy)
+    assert after.hash == before.hash and after.origin == before.origin
+    low, high = safe_range(after.calibration, "joy", "layer_2")
+    ranges = {(r["site"], r["sign"]): r["strength"] for r in done.record["ranges"]}
+    assert (low, high) == (-ranges["layer_2", -1], ranges["layer_2", 1]) and low < 0 < high
+    assert all(r["cost"] <= 0.2 for r in done.record["ranges"])
+    assert done.record["signs"]["joy"]["n"] == 3
+    assert done.record["signs"]["joy"]["difference"] > 0 and after.calibration["sign"]["joy"]["n"] == 3
+    entry = after.calibration["safe"]["joy"]["layer_2"]["add"]
+    assert (entry["limit"], entry["value"], entry["prompts"], entry["model"]) == ("kl_mean", 0.2, 3, "tiny")
+    plain = ("generate", "tiny", "--engine", "reference", "--prompt", "I feel", "--steer", joy, "--layers", "2")
+    assert "beyond" not in trimtab(*plain, "--dose", high * 0.9).err
+    far = trimtab(*plain, "--dose", high * 1.5, "--json")
+    assert "beyond its calibrated safe range (1.5 times)" in far.err
+    assert far.record["steering_applied"]["placements"][0]["safe"] == pytest.approx([low, high])
+
+
+def test_a_finished_run_is_not_solved_again(calibrate, tmp_path):
+    first = calibrate("--json")
+    second = calibrate("--json")
+    assert second.record["ranges"] == first.record["ranges"]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert len((folder / "samples.jsonl").read_text().splitlines()) == 4
+    assert json.loads((folder / "metrics.json").read_text())["ranges"] == first.record["ranges"]
+
+
+def test_another_file_is_written_where_it_is_asked_for(calibrate, joy, tmp_path):
+    assert calibrate("-o", tmp_path / "other.safetensors", "--no-sign").code == 0
+    assert "safe" in ConceptVectors.load(tmp_path / "other.safetensors").calibration
+    assert "safe" not in ConceptVectors.load(joy).calibration
+
+
+def test_a_dry_run_loads_nothing(calibrate, no_model):
+    done = calibrate("--dry-run", "--json", "--operator", "add", "--operator", "ablate")
+    assert len(done.record["searches"]) == 2 * 3 and done.record["limit"] == {"name": "kl_mean", "value": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--limit", "klp95"], "Did you mean 'kl_p95'"),
+        (["--limit", "coherence"], "--reference"),
+        (["--operator", "pin"], "operator"),
+        (["--layers", "9"], "layer"),
+        (["--stream", "mlp_out"], "mlp_out"),
+        (["-o", "x.gguf"], "NAME.safetensors"),
+        (["--limit-items", "0"], "at least 1"),
+        (["--split", "none"], "no items of split"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_loads(trimtab, refused, joy, prompts, no_model, flags, words):
+    base = ("calibrate", "tiny", joy, "--engine", "reference", "--items", prompts)
+    assert words in refused(*base, *flags)

@@ -1,0 +1,149 @@
+"""`trimtab sweep` and `trimtab score` on the reference model."""
+
+import json
+
+import pytest
+
+from trimtab.directions import ConceptVectors
+
+
+@pytest.fixture
+def items(tmp_path):
+    path = tmp_path / "items.jsonl"
+    words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
+    rows = [
+        {"prompt": f"{s} {v} really", "continuations": words}
+        for s in ("I", "we", "you", "they")
+        for v in ("feel", "seem", "look")
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.fixture
+def sweep(trimtab, items, tmp_path, few_neutral_texts, monkeypatch):
+    from trimtab.evaluation import limits
+
+    few = limits.neutral_texts()[:2]
+    monkeypatch.setattr(limits, "neutral_texts", lambda: few)
+
+    def call(*flags):
+        return trimtab(
+            "sweep", "tiny", *flags, "--engine", "reference", "--items", items, "--runs-dir", tmp_path / "runs",
+            "--doses", "-0.3,0.3", "--max-tokens", 3,
+        )  # fmt: skip
+
+    return call
+
+
+def test_a_file_is_swept_and_its_layer_written(sweep, joy, tmp_path):
+    before = ConceptVectors.load(joy)
+    done = sweep(joy, "--json")
+    assert done.code == 0, done.err
+    r = done.record
+    assert (r["score"], r["fluency"], r["tried"]) == ("logprob", "neutral_nll", r["tried"])
+    after = ConceptVectors.load(joy)
+    layer = r["choice"]["cell"]["layers"][0]
+    assert after.calibration["layer"] == layer and after.hash == before.hash
+    assert after.calibration["sweep"]["reason"] == r["choice"]["reason"]
+    assert after.choose_layers(None, 4) == (layer,)
+    (final,) = r["final"]
+    assert final["study"]["n_items"] == 6 and final["study"]["item_slope"] > 0
+    assert all(row["null_q95"] is not None for row in final["rows"] if row["dose"])
+    assert r["sites"]["mean_diff"]["layer_1"]["typical_norm"] > 0 and r["prefix"]["joy"]["n"] == 6
+    page = (tmp_path / "runs").glob("*/report.html")
+    assert "<svg" in next(page).read_text()
+
+
+def test_the_same_sweep_again_generates_nothing(sweep, joy, tmp_path):
+    first = sweep(joy, "--json", "--no-write")
+    (folder,) = (tmp_path / "runs").iterdir()
+    size = (folder / "samples.jsonl").stat().st_size
+    second = sweep(joy, "--json", "--no-write")
+    assert (folder / "samples.jsonl").stat().st_size == size
+    assert {k: v for k, v in second.record.items() if k != "wall_s"} == {
+        k: v for k, v in first.record.items() if k != "wall_s"
+    }
+
+
+def test_a_corpus_is_swept_over_methods_streams_and_windows(sweep, joy_pairs, tmp_path):
+    flags = ["--data", joy_pairs, "--method", "mean_diff", "--method", "pca_diff", "--layers", "1-2"]
+    flags += ["--stream", "resid_post", "--stream", "mlp_out", "--window", 1, "--window", 2, "--no-refine"]
+    done = sweep(*flags, "--json", "-o", tmp_path / "best.safetensors")
+    assert done.code == 0, done.err
+    assert done.record["tried"] == 2 * 2 * (2 + 1) * 2  # methods, streams, windows, doses
+    saved = ConceptVectors.load(tmp_path / "best.safetensors")
+    assert saved.origin.method == done.record["choice"]["cell"]["method"]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {p.stem for p in (folder / "vectors").glob("*.safetensors")} == {"mean_diff", "pca_diff"}
+
+
+def test_texts_are_generated_for_scores_of_texts_and_can_be_scored_again(sweep, trimtab, joy, tmp_path):
+    labelled = tmp_path / "labelled.jsonl"
+    words = {"joy": ("happy", "glad", "merry"), "sad": ("sad", "gloomy", "lonely")}
+    rows = [
+        {"text": f"{s} {w}", "label": label}
+        for label, many in words.items()
+        for w in many
+        for s in ("really", "so", "very", "I feel", "we seem", "totally", "quite", "most")
+    ]
+    labelled.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    done = sweep(joy, "--json", "--score", "projection", "--layers", "1-2", "--no-refine")
+    assert done.code == 0, done.err
+    assert done.record["fluency"] == "plain_nll"
+    (folder,) = (tmp_path / "runs").iterdir()
+    before = (folder / "samples.jsonl").read_bytes()
+    again = trimtab("score", folder, "--score", "classifier", "--score-set", f"labelled={labelled}", "--json")
+    assert again.code == 0, again.err
+    assert (folder / "samples.jsonl").read_bytes() == before
+    assert (
+        again.record["rows"]
+        == len(before.splitlines())
+        == len((folder / "scores-classifier.jsonl").read_text().splitlines())
+    )
+    plain = [x for x in again.record["lines"] if x["kind"] == "plain"]
+    assert plain and all(x["concept"] == "joy" for x in again.record["lines"])
+    told = trimtab("score", folder, "--score", "projection")
+    assert told.code == 0 and "less plain" in told.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "exactly one"),
+        (["FILE", "--data", "x"], "exactly one"),
+        (["FILE", "--randoms", "4"], "5 random"),
+        (["FILE", "--doses", "0,-1"], "above 0"),
+        (["FILE", "--doses", "a"], "--doses"),
+        (["FILE", "--concept", "calm"], "calm"),
+        (["FILE", "--window", "0"], "at least 1"),
+        (["FILE", "--modules", "mlp"], "--data"),
+        (["FILE", "--positions", "everywhere"], "everywhere"),
+        (["FILE", "--prefix", "joy"], "KEY=VALUE"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_loads(refused, joy, no_model, flags, words):
+    given = [str(joy) if f == "FILE" else f for f in flags]
+    assert words in refused("sweep", "tiny", *given, "--engine", "reference")
+
+
+def test_a_dry_run_loads_nothing(trimtab, joy, no_model):
+    done = trimtab("sweep", "tiny", joy, "--engine", "reference", "--dry-run", "--json")
+    assert done.record["concepts"] == ["joy"] and 0.8 in done.record["doses"]
+
+
+def test_score_refuses_what_is_no_run(refused, tmp_path):
+    assert "no run folder" in refused("score", tmp_path, "--score", "logprob")
+    (tmp_path / "samples.jsonl").write_text('{"key": "a", "search": "x"}\n')
+    assert "no rows" in refused("score", tmp_path, "--score", "logprob")
+    row = {
+        "key": "a",
+        "item": "i",
+        "condition": "plain",
+        "kind": "plain",
+        "concept": None,
+        "dose": 0,
+        "scores": {},
+    }
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + '\n{"key": "b", "ite')
+    assert "do not hold" in refused("score", tmp_path, "--score", "logprob", "--concept", "joy")

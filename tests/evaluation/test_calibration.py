@@ -1,0 +1,208 @@
+"""Calibrations find the strength that a root-finder finds, and never call a damaged push safe."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from evaluation.planted import JOY, TOKEN, TYPICAL, WIDTH, PlantedEngine
+from trimtab.directions import ConceptVectors
+from trimtab.errors import InputError, UnknownName
+from trimtab.evaluation.calibration import Search, calibrated, points_of, searches, solve
+from trimtab.evaluation.items import Item
+from trimtab.evaluation.limits import LIMITS, Limit, limit_of, repeated
+from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.sign_check import check_signs
+from trimtab.plans import EMPTY, SteeringPlan
+from trimtab.safe_range import SafeRangeWarning, beyond, safe_range, share
+from trimtab.sites import Site
+
+
+def prompts(engine, count=3):
+    return [engine.encode(f"i{k} w1", bare=True) for k in range(count)]
+
+
+def wanted(engine, layer=2, operator="add", **rows):
+    vectors = engine.vectors(**(rows or {"joy": JOY}))
+    return searches(vectors, [Site(layer)], [operator])
+
+
+def kl(engine, dose, item):
+    """Closed form: every token of a row is emitted by a state with the same push."""
+    push = dose * TYPICAL
+    q = engine.logits((TOKEN[f"i{item}"],), EMPTY, 0)
+    p = q.copy()
+    p[TOKEN["joy"]] += engine.slope * engine.efficacy[2] * push
+    p -= np.logaddexp.reduce(p)
+    return float(np.exp(p) @ (p - q))
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.5])
+def test_the_mean_divergence_is_solved_to_its_root(limit):
+    engine = PlantedEngine()
+    up, down = wanted(engine)
+    found = solve(engine, [up, down], limit_of(f"kl_mean={limit}", tokens=3), prompts(engine))
+    for sign, answer in ((1, found[0]), (-1, found[1])):
+        gap = lambda a: np.mean([kl(engine, sign * a, k) for k in range(3)]) - limit  # noqa: B023, E731
+        if gap(4.0) < 0:  # pushing joy away can only empty it: the divergence has a ceiling
+            assert answer.strength == 4.0 and not answer.reached
+            continue
+        root = brentq(gap, 0.001, 4.0)
+        assert answer.strength == pytest.approx(root, rel=0.012) and answer.strength <= root
+        assert answer.cost <= limit and answer.monotone and answer.reached
+        assert answer.half_cost == pytest.approx(gap(answer.strength / 2) + limit, rel=1e-3)
+
+
+def test_the_quantile_is_over_all_tokens():
+    engine = PlantedEngine()
+    limit = limit_of("kl_p95", tokens=4)
+    plans = [wanted(engine)[0].plan(0.5)]
+    each = np.repeat([kl(engine, 0.5, k) for k in range(3)], 4)
+    assert limit.values(engine, plans, prompts(engine))[0] == pytest.approx(np.quantile(each, 0.95), rel=1e-4)
+
+
+def test_a_cliff_is_found_to_one_percent_under_both_adds():
+    engine = PlantedEngine(breaks=0.37 * TYPICAL, slope=0.0)
+    found = solve(engine, wanted(engine), limit_of("kl_p95=1", tokens=2), prompts(engine))
+    assert [f.strength for f in found] == pytest.approx([0.37, 0.37], rel=0.012)
+    assert all(f.strength <= 0.37 for f in found)
+    renormalised = solve(
+        engine, wanted(engine, operator="add-renormalised"), limit_of("kl_p95", tokens=2), prompts(engine)
+    )
+    assert renormalised[0].strength > 0.37  # the norm is kept, so that the same dose is a shorter push
+
+
+def test_ablation_of_what_is_not_there_costs_nothing():
+    engine = PlantedEngine()
+    (search,) = wanted(engine, operator="ablate")
+    (found,) = solve(engine, [search], limit_of("kl_mean", tokens=2), prompts(engine))
+    assert found.strength == 1.0 and not found.reached
+    with pytest.raises(InputError, match="no side"):
+        Search(search.vectors, search.site, "ablate", -1)
+    with pytest.raises(UnknownName, match="operator"):
+        Search(search.vectors, search.site, "adds")
+
+
+class Valley(Limit):
+    """A cost that rises, falls and rises again: bad between .2 and .5, and above 1."""
+
+    name, default, unit, limit = "valley", 1.0, "", 1.0
+
+    def values(self, engine, plans, prompts):
+        doses = np.array([p.placements[0].op.dose for p in plans])
+        return np.where((np.abs(doses) > 0.2) & (np.abs(doses) < 0.5) | (np.abs(doses) > 1), 2.0, 0.1)
+
+
+def test_what_lies_beyond_a_first_cliff_is_not_safe():
+    engine = PlantedEngine()
+    found = solve(engine, wanted(engine), Valley(), prompts(engine))
+    assert all(0.19 < f.strength <= 0.2 for f in found)
+
+
+def test_a_push_that_always_breaks_has_no_range():
+    engine = PlantedEngine(breaks=0.001)
+    found = solve(engine, wanted(engine), limit_of("kl_p95", tokens=2), prompts(engine))
+    assert [f.strength for f in found] == [0, 0]
+
+
+def test_all_searches_share_their_batches():
+    engine = PlantedEngine()
+    many = searches(engine.vectors(), [Site(n) for n in range(4)], ["add", "add-renormalised", "ablate"])
+    assert len(many) == 2 * 4 * 5
+    counted = []
+    solve(engine, many, limit_of("kl_mean", tokens=2), prompts(engine), steps=3, advance=counted.append)
+    assert engine.calls == 2 * 5  # ladder, three halvings, halves: one generation and one scoring each
+    assert sum(counted) <= points_of(len(many), 3)
+
+
+def test_neutral_loss_repetition_and_validity():
+    engine = PlantedEngine(breaks=0.3 * TYPICAL)
+    search = wanted(engine)[0]
+    plans = [search.plan(0.2), search.plan(0.4)]
+    loss = limit_of("delta_nll", texts=2).values(engine, plans, prompts(engine))
+    assert abs(loss[0]) < 0.5 and loss[1] > 30
+    assert repeated((1, 2, 3, 1, 2, 3)) == 0.25 and repeated((1, 2)) == 0.0
+    invalid = limit_of("invalid", answers=(TOKEN["joy"], TOKEN["other"])).values(
+        engine, plans, prompts(engine)
+    )
+    assert invalid[1] == 1.0
+    again = limit_of("repetition", tokens=6).values(engine, [SteeringPlan()], prompts(engine))
+    assert again[0] == 0.0
+    with pytest.raises(InputError, match="reference"):
+        limit_of("coherence").values(engine, plans, prompts(engine))
+
+
+@pytest.mark.parametrize("bad", ["kl", "kl_p95=x", "kl_p95=-1", "kl_p95=nan"])
+def test_bad_limits_are_refused(bad):
+    with pytest.raises(InputError):
+        limit_of(bad)
+    assert limit_of("kl_p95").limit == LIMITS["kl_p95"].default
+
+
+def stored(engine):
+    vectors = engine.vectors()
+    many = searches(vectors, [Site(2)], ["add"])
+    found = solve(engine, many, limit_of("kl_p95", tokens=2), prompts(engine), steps=2)
+    return vectors, calibrated(vectors, many, found, {"limit": "kl_p95", "value": 1.0})
+
+
+def test_the_range_travels_in_the_manifest_and_not_in_the_hash(tmp_path):
+    engine = PlantedEngine(breaks=0.3 * TYPICAL)
+    vectors, done = stored(engine)
+    assert done.hash == vectors.hash and not vectors.calibration
+    done.save(tmp_path / "joy.safetensors")
+    again = ConceptVectors.load(tmp_path / "joy.safetensors")
+    low, high = safe_range(again.calibration, "joy", "layer_2")
+    assert -0.3 <= low < -0.2 and 0.2 < high <= 0.3
+    assert again.calibration["safe"]["joy"]["layer_2"]["add"]["limit"] == "kl_p95"
+    assert safe_range(again.calibration, "joy", "layer_1") is None
+
+
+def test_an_engine_says_when_a_plan_goes_beyond():
+    engine = PlantedEngine(breaks=0.3 * TYPICAL)
+    _, done = stored(engine)
+    prompt, joy = prompts(engine)[0], done.only(["joy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inside = engine.resolve(SteeringPlan.add(joy, dose=0.2, layers=[2]), prompt)
+        elsewhere = engine.resolve(SteeringPlan.add(joy, dose=2.0, layers=[1]), prompt)  # never calibrated
+    assert inside.placements[0].source["safe"][1] <= 0.3 and "safe" not in elsewhere.placements[0].source
+    with pytest.warns(SafeRangeWarning, match=r"dose \+0.9 of 'joy' is beyond its calibrated safe range"):
+        engine.resolve(SteeringPlan.add(joy, dose=0.9, layers=[2]), prompt)
+    with pytest.warns(SafeRangeWarning):
+        engine.resolve(SteeringPlan.add(joy, dose=-0.9, layers=[2]), prompt)
+    plain = SteeringPlan.add(replace(joy, calibration={}), dose=0.9, layers=[2]).resolve(
+        prompt, {}, engine.info
+    )
+    assert (
+        plain.fingerprint
+        == SteeringPlan.add(joy, dose=0.9, layers=[2]).resolve(prompt, {}, engine.info).fingerprint
+    )
+
+
+def test_shares_of_the_range_add_up():
+    safe = {"concept": "joy", "safe": [-0.5, 1.0]}
+    assert (
+        share(0.5, (-0.5, 1.0)) == 0.5
+        and share(-0.5, (-0.5, 1.0)) == 1.0
+        and share(-0.1, (0.0, 1.0)) == np.inf
+    )
+    assert beyond([{**safe, "dose_here": 0.6}, {**safe, "dose_here": 0.3}]) == []
+    assert "1.2 times" in beyond([{**safe, "dose_here": 0.6}, {**safe, "dose_here": 0.6}])[0]
+    assert beyond([{"concept": "joy", "dose_here": 9.0}]) == []
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, "right"), (-1, "reversed"), (0, "not told")])
+def test_the_sign_is_told_by_behaviour(sign, verdict):
+    engine = PlantedEngine(noise=0.0 if sign else 1.0)
+    row = sign * JOY if sign else np.eye(WIDTH)[20]
+    items = [
+        Item.of(f"i{k} w1", id=f"i{k}", continuations={"joy": ["joy"], "other": ["other"]}) for k in range(8)
+    ]
+    (check,) = check_signs(engine, engine.vectors(joy=row), {"joy": (Site(2), 0.3)}, items, LogprobScore())
+    assert check.verdict == verdict and check.to_json()["n"] == 8
+    if sign:
+        expected = 2 * sign * 0.3 * TYPICAL * engine.slope
+        assert check.difference.mean == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,144 @@
+"""The sweep finds the planted layer from a coarse start, counts what it tried, and reports on other items."""
+
+import numpy as np
+import pytest
+
+from evaluation.planted import JOY, TYPICAL, WIDTH, PlantedEngine
+from trimtab.errors import InputError
+from trimtab.evaluation.cells import Cell, grid
+from trimtab.evaluation.curves import Curve, Point
+from trimtab.evaluation.fluency import NeutralNll, PlainLoss
+from trimtab.evaluation.items import Item
+from trimtab.evaluation.samples import Memory
+from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
+from trimtab.evaluation.sweep_page import page
+from trimtab.recipes.several import finite_sites
+from trimtab.sites import Site
+
+DOSES = [-0.4, 0.0, 0.2, 0.4]
+
+
+def items(start, count):
+    labels = {"joy": ["joy"], "other": ["other"]}
+    return [Item.of(f"i{k} w1", id=f"i{k:03}", continuations=labels) for k in range(start, start + count)]
+
+
+def bench(engine, **files):
+    ledger = Memory()
+    files = files or {"planted": engine.vectors(joy=JOY)}
+    return Bench(engine, files, ("joy",), LogprobScore(), NeutralNll(engine, ledger, texts=2), ledger=ledger)
+
+
+def test_the_planted_layer_is_found_from_a_coarse_start():
+    engine = PlantedEngine((0.2, 0.5, 0.7, 1.0, 0.6, 0.4), noise=0.05)
+    b = bench(engine)
+    everything = grid(b.files, range(6))
+    first = [c for c in everything if c.layers[0] in (0, 5)]
+    found = sweep(b, first, everything, items(0, 12), items(20, 12), DOSES)
+    assert found.choice.cell.layers in ((3,), (4,))  # two rounds of neighbours, starting from layer 5
+    whole = sweep(b, everything, everything, items(0, 12), items(20, 12), DOSES, refine=False)
+    assert whole.choice.cell.layers == (3,) and whole.choice.runner_up.layers == (2,)
+    expected = 0.4 * TYPICAL * engine.slope
+    assert whole.choice.reach.mean == pytest.approx(expected, abs=0.05)
+    assert whole.choice.gap.mean == pytest.approx(0.3 * expected, abs=0.05) and whole.choice.p < 0.01
+    assert whole.tried == 6 * 3 and "next is planted 2" in whole.choice.reason
+    assert found.tried > 2 * 3
+
+
+def test_the_final_curve_is_on_items_that_chose_nothing():
+    engine = PlantedEngine(noise=0.05)
+    b = bench(engine)
+    cells = grid(b.files, range(4))
+    found = sweep(b, cells, cells, items(0, 8), items(40, 16), DOSES, words={"joy": "w3"})
+    (final,) = found.final
+    assert {r["item"] for r in b.ledger.done.values() if r.get("kind") == "prefix"} == {
+        i.id for i in items(40, 16)
+    }
+    assert len(final.plain.items) == 16 and found.choice.doses["joy"] == 0.4
+    assert final.best.items - final.plain.items == pytest.approx(0.4 * TYPICAL * engine.slope, abs=0.5)
+    assert set(final.null) == {abs(p.dose) for p in final.points if p.dose} and len(final.null[0.4]) == 5
+    assert final.band(0.4) - final.plain.items.mean() < 0.3  # chance does next to nothing
+    assert found.prefixes["joy"].n == 16 and found.against_prefix["joy"].low > 0.4
+    study = final.to_json()["study"]
+    assert study["n_items"] == 16 and study["p_items"] < 0.001 and study["anti_steered"] == 0
+    html = page(found, "A sweep", [("model", "planted")], "logprob", "neutral_nll")
+    assert html.count("<svg") == 2 and "planted 2" in html and "http" not in html.split("</style>")[1]
+
+
+def test_a_dose_that_breaks_the_text_is_not_chosen():
+    engine = PlantedEngine(breaks=0.3 * TYPICAL)
+    b = bench(engine)
+    cells = [Cell("planted", (2,))]
+    found = sweep(b, cells, cells, items(0, 6), [], DOSES)
+    assert 0.2 <= found.choice.doses["joy"] <= 0.3 and found.final == ()
+    assert {p.dose: p.good for p in found.curves[0].points}[0.4] is False
+    assert 0.3 in [p.dose for p in found.curves[0].points]  # refined between .2 and .4
+    assert "optimistic" in page(found, "t", [], "s", "f")
+
+
+def curve(layer, scores, good=None, cut=None, concept="joy"):
+    doses = [0.0, 0.2, 0.4]
+    points = [
+        Point(d, np.array(s, float), 1.0, (good or [True] * 3)[i], 10.0, (cut or [0] * 3)[i])
+        for i, (d, s) in enumerate(zip(doses, scores, strict=True))
+    ]
+    return Curve(Cell("m", (layer,)), concept, tuple(points))
+
+
+def test_choosing_needs_coherence_and_says_when_two_cells_are_alike():
+    strong = curve(1, [[0, 0], [1, 1], [9, 9]], good=[True, True, False])
+    alike = curve(2, [[0, 0], [0.9, 1.05], [0.8, 0.8]])
+    found = choose([strong, alike])
+    assert found.cell.layers == (1,) and found.doses == {"joy": 0.2}
+    assert "cannot tell apart" in found.reason
+    assert choose([strong]).runner_up is None
+    nan = curve(3, [[np.nan, 0], [1, 1], [1, 1]])
+    assert choose([nan, strong]).cell.layers == (1,)
+    with pytest.raises(InputError, match="no cell"):
+        choose([nan])
+
+
+def test_refinement_looks_between_and_beside():
+    c = curve(1, [[0.0], [1.0], [0.5]])
+    assert refined_doses([c], c.cell) == [0.1, 0.3]
+    every = [Cell("m", (n,)) for n in range(5)] + [Cell("m", (2,), "mlp_out")]
+    assert [x.layers[0] for x in neighbours(Cell("m", (2,)), every)] == [1, 3]
+    assert neighbours(Cell("m", (2,), "mlp_out"), every) == []
+
+
+def test_cut_replies_and_missing_numbers_are_flagged():
+    flagged = curve(1, [[0.0], [1.0], [np.nan]], cut=[0.02, 0.2, 0.0]).warnings
+    assert "raise --max-tokens" in flagged[0] and "not finite at doses +0.4" in flagged[1]
+    assert curve(1, [[0.0], [1.0], [1.0]], cut=[0.02, 0.05, 0.0]).warnings == ()
+
+
+def test_axes_multiply_and_windows_are_neighbours():
+    engine = PlantedEngine()
+    files = {"a": engine.vectors(joy=JOY), "b": engine.vectors(joy=JOY)}
+    cells = grid(files, range(4), windows=(1, 2), positions=("all", "generated"))
+    assert len(cells) == 2 * (4 + 3) * 2 and len({c.name for c in cells}) == len(cells)
+    assert Cell("a", (1, 2), positions="generated").name == "a 1-2 generated"
+    with pytest.raises(InputError, match="no cell"):
+        grid(files, [9])
+
+
+def test_a_layer_that_is_not_finite_is_left_out_with_the_reason():
+    engine = PlantedEngine(broken=1)
+    norms, out = finite_sites(engine, [Site(n) for n in range(4)])
+    assert set(norms) == {Site(0), Site(2), Site(3)} and norms[Site(0)] == pytest.approx(TYPICAL)
+    assert list(out) == [Site(1)] and "NaN or infinite" in out[Site(1)]
+
+
+def test_a_bench_refuses_what_it_cannot_compare():
+    engine = PlantedEngine()
+    with pytest.raises(InputError, match="5 random directions"):
+        Bench(engine, {}, (), LogprobScore(), PlainLoss(), randoms=4)
+    bare = engine.vectors(joy=JOY)
+    object.__setattr__(bare, "typical_norms", {})
+    with pytest.raises(InputError, match="typical norms"):
+        Bench(engine, {"m": bare}, ("joy",), LogprobScore(), PlainLoss())
+    with pytest.raises(InputError, match="above 0"):
+        b = bench(engine)
+        sweep(b, grid(b.files, [0]), [], items(0, 2), [], [-0.2, 0.0])
+    assert WIDTH > 8
