@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.engines.base import Engine, check_messages
+from trimtab.engines.base import Engine
 from trimtab.engines.requests import Message
+from trimtab.engines.surface import check_messages
 from trimtab.errors import FormatError, InputError
 from trimtab.prompts import Prompt
 from trimtab.records import unit_key

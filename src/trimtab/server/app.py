@@ -15,7 +15,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from trimtab.engines.base import Engine, check_messages
+from trimtab.engines.base import Engine
+from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.server import metrics, wire
 from trimtab.server.batching import Batcher

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.engines.base import check_messages
+from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.formats import native
 from trimtab.prompts import Prompt
