@@ -80,7 +80,7 @@ def test_below_the_read_layer_little_is_left_of_the_plain_mean_and_the_signed_on
         signed_cosines.append(signed @ target / np.linalg.norm(signed) / size)
     assert ratios[-1] < 1e-6 and max(ratios) < 0.5 and ratios[0] > ratios[-2]
     assert np.abs(plain_cosines[:-1]).max() < 0.4
-    assert 0 < min(signed_cosines) and signed_cosines[0] < signed_cosines[4] < signed_cosines[-1]
+    assert min(signed_cosines) > 0 and signed_cosines[0] < signed_cosines[4] < signed_cosines[-1]
     assert signed_cosines[-1] > 0.95
 
 
