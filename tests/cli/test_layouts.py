@@ -71,6 +71,17 @@ def test_caas_questions_with_two_answers(extracted, stories260k, shared_data, tm
     assert record["pooling"] == "last" and found.origin.parameters["paired"] == {"refusal": True}
 
 
+def test_texts_longer_than_the_context_are_refused_before_the_model_loads(
+    refused, shared_models, shared_data, tmp_path, no_model
+):
+    """Some of the published questions have more tokens, in this tokenizer of 512 words, than the model has places."""
+    pytest.importorskip("tokenizers", reason="needs tokenizers, which come with transformers")
+    corpus = shared_data / "caa/generate/sycophancy"
+    argv = ("extract", shared_models / "stories260K/hf", "--data", corpus, "-o", tmp_path / "v.safetensors")
+    message = refused(*argv)
+    assert "positive text 3 of 'sycophancy' has 595 tokens" in message and "is 512; shorten it" in message
+
+
 @pytest.mark.engine
 def test_roles_and_traits_of_the_assistant_axis(extracted, stories260k, shared_data, tmp_path):
     for name in ("roles/instructions/default", "roles/instructions/jester", "traits/instructions/serene"):

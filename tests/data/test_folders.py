@@ -385,6 +385,47 @@ def test_a_saved_data_set_of_pairs(tree):
         data.load(root / "test")
 
 
+def test_single_files_and_folders_of_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="reading saved data sets needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    labelled = pa.table({"text": ["up", "low", "high"], "label": [1, 0, 1], "concept": ["joy"] * 3})
+    parquet.write_table(labelled, tmp_path / "train.parquet")
+    for path in (tmp_path / "train.parquet", tmp_path):
+        (found,) = data.load(path)
+        assert (found.concept, found.positive, found.negative) == ("joy", ("up", "high"), ("low",))
+    named = pa.table({"positive": ["up", "so"], "negative": ["low", "no"], "group": ["a", None]})
+    with pa.OSFile(str(tmp_path / "mood.arrow"), "wb") as sink, pa.ipc.new_stream(sink, named.schema) as out:
+        out.write_table(named)
+    (found,) = data.load(tmp_path / "mood.arrow")
+    assert found.paired and found.concept == "mood" and found.groups == ("a", "row 2")
+
+
+def test_data_sets_that_are_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="reading saved data sets needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "d.parquet"
+    parquet.write_table(pa.table({"question": ["why?"]}), path)
+    with pytest.raises(
+        FormatError, match="needs the columns positive and negative, or text and label; it has question"
+    ):
+        data.load(path)
+    parquet.write_table(
+        pa.table(
+            {"positive": ["up"], "negative": [None]},
+            schema=pa.schema([("positive", pa.string()), ("negative", pa.string())]),
+        ),
+        path,
+    )
+    with pytest.raises(InputError, match="row 1 is one-sided"):
+        data.load(path)
+    parquet.write_table(pa.table({"positive": pa.array([], pa.string())}), path)
+    with pytest.raises(InputError, match="holds no rows"):
+        data.load(path)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["a", "b"]}')
+    with pytest.raises(InputError, match="has the splits a, b: name the folder of one"):
+        data.load(tmp_path)
+
+
 # --- recipes that cut by tokens, or name files
 
 

@@ -44,6 +44,46 @@ def test_at_the_read_layer_the_plain_mean_cancels_and_the_signed_one_is_the_mean
     assert np.allclose(last.loss_norms["positive"], 1 / PAIRS**2, rtol=1e-5)
 
 
+def test_below_the_read_layer_little_is_left_of_the_plain_mean_and_the_signed_one_points_to_the_positives():
+    """A deep random Llama: the length of the plain mean over that of the signed one falls to 0 at the read layer; the
+    plain mean knows nothing of the mean difference, and the signed one more and more of it up to there."""
+    import transformers as hf
+
+    from trimtab.engines.transformers.engine import TransformersEngine
+
+    layers, pairs = 8, 40
+    sizes = {**tiny.BASE, "num_hidden_layers": layers, "vocab_size": tiny.VOCABULARY}
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes)).eval()
+    engine = TransformersEngine(model, tiny.Words(), id="deep")
+    side = tuple(range(0, 2 * pairs, 2)), tuple(range(1, 2 * pairs, 2))
+    (found,) = engine.collect(
+        prompts(pairs=pairs),
+        [Comparison(*side, paired=True)],
+        [Site(n) for n in range(layers)],
+        {"mean", "gradients"},
+        "last",
+        None,
+        Separation(coherence=0.0),
+    )
+    ratios, plain_cosines, signed_cosines = [], [], []
+    for n in range(layers):
+        part = found[Site(n)]
+        g = part.gradients
+        plain = (g["negative"].mean(0) + g["positive"].mean(0)) / 2
+        signed = (g["negative"].mean(0) - g["positive"].mean(0)) / 2
+        target = part.mean["positive"] - part.mean["negative"]
+        size = np.linalg.norm(target)
+        ratios.append(np.linalg.norm(plain) / np.linalg.norm(signed))
+        plain_cosines.append(plain @ target / max(np.linalg.norm(plain), 1e-30) / size)
+        signed_cosines.append(signed @ target / np.linalg.norm(signed) / size)
+    assert ratios[-1] < 1e-6 and max(ratios) < 0.5 and ratios[0] > ratios[-2]
+    assert np.abs(plain_cosines[:-1]).max() < 0.4
+    assert min(signed_cosines) > 0 and signed_cosines[0] < signed_cosines[4] < signed_cosines[-1]
+    assert signed_cosines[-1] > 0.95
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean_all"])
 def test_gradients_below_equal_finite_differences(engine, pooling):
     import torch

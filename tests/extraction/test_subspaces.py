@@ -252,6 +252,19 @@ def test_whitening_divides_by_the_singular_values():
         )
 
 
+def test_coordinates_of_outputs_and_of_inputs_are_the_same_once_both_are_whitened():
+    """(y - b) U / sqrt(sigma) = x V sqrt(sigma): S-space is one space, seen from behind a matrix or from before it."""
+    evidence, rng = touched(), RNG(7)
+    weight = evidence.weights["layer_3.o"].astype(float)
+    u, sigma, v = np.linalg.svd(weight, full_matrices=False)
+    ours, found = basis_of(evidence.site, evidence.weights)
+    x, bias = rng.standard_normal((30, 48)), rng.standard_normal(WIDTH)
+    y = x @ weight.T + bias
+    np.testing.assert_allclose((y - bias) @ u / np.sqrt(sigma), x @ v.T * np.sqrt(sigma), atol=1e-12)
+    np.testing.assert_allclose(found, sigma, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(np.sum(ours * u, 0)), 1, atol=1e-6)
+
+
 def test_projecting_and_averaging_commute_and_pca_only_over_a_whole_unwhitened_basis():
     evidence = touched()
     u, sigma = basis_of(evidence.site, evidence.weights)

@@ -25,9 +25,10 @@ EXTRAS = {
     "eval": ("scipy", "sklearn", "matplotlib"),
     "serve": ("fastapi", "uvicorn", "httpx"),
     "gguf": ("gguf",),
+    "datasets": ("pyarrow",),
 }
 # The lowest versions that work; pyproject.toml states the same and a test holds the two together.
-FLOORS = {"torch": "2.6", "transformers": "5.10", "accelerate": "1.0"}
+FLOORS = {"torch": "2.6", "transformers": "5.10", "accelerate": "1.0", "pyarrow": "15"}
 
 
 @verb("doctor")

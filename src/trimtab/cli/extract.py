@@ -135,6 +135,7 @@ def extract(
     contrasts, kept = excluded(contrasts, exclude)
     chosen = recipes.choose_method(method, desk.seed, settings)
     recipes.check(contrasts, chosen, stream, pooling, desk.seed)
+    seen.check_lengths(contrasts)
     _check_sites(stream, modules, head)
     target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
     wanted = Wanted.of(report, as_readout, target)

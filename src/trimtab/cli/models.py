@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from trimtab.errors import FormatError, InputError
 from .frame import Desk
 
 if TYPE_CHECKING:
+    from trimtab.data.contrast import Contrast
     from trimtab.engines.base import Engine
 
 #: Where configurations keep the number of blocks, the width and the context.
@@ -69,6 +70,25 @@ class Glance:
 
         return cut
 
+    def check_lengths(self, contrasts: Sequence[Contrast]) -> None:
+        """Refuse a bare text that is longer than the context, where the folder says both; chats are left to the
+        engine, which has the template."""
+        from trimtab.data.contrast import SIDES, shown
+
+        tokenizer, limit = self._tokenizer(), self.context_length
+        if tokenizer is None or limit is None:
+            return
+        for contrast in (c for c in contrasts if not c.messages):
+            for side in SIDES:
+                texts = list(getattr(contrast, side))
+                for i, found in enumerate(tokenizer.encode_batch(texts), 1):
+                    if len(found.ids) > limit:
+                        raise InputError(
+                            f"{side} text {i} of {contrast.concept!r} has {len(found.ids)} tokens, but the context of "
+                            f"{self.folder} is {limit}; shorten it (truncation would cut off exactly the token that "
+                            f"is read): {shown(texts[i - 1])}"
+                        )
+
     def _tokenizer(self) -> Any:
         file = None if self.folder is None else self.folder / "tokenizer.json"
         if file is None or not file.exists():
@@ -77,7 +97,10 @@ class Glance:
             from tokenizers import Tokenizer  # type: ignore[import-not-found]
         except ImportError:
             return None
-        return Tokenizer.from_file(str(file))
+        found = Tokenizer.from_file(str(file))
+        found.no_truncation()  # some files ask for one
+        found.no_padding()
+        return found
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,9 +9,10 @@ for parity with readout trainers that add them up.
 
 A projector forgets how strong a direction is, and texts of as many tokens as the state is wide span
 everything: `weights` "soft" gives each direction sigma^2 / (sigma^2 + median sigma^2), `rank` caps them.
-Tokens that are special or first are not counted. The u_j with l_j > 0, turned towards m, are stored as the
-direction's basis. Raw norm: the length of v, which for l = 1 is that of m inside the subspace; pairs are not
-needed.
+Tokens that are special or first are not counted. Concepts that are each other's negatives are solved together: the
+projectors of all their texts are summed once (`projectors.Together`). The u_j with l_j > 0, turned towards m, are
+stored as the direction's basis. Raw norm: the length of v, which for l = 1 is that of m inside the subspace; pairs
+are not needed.
 """
 
 from __future__ import annotations
