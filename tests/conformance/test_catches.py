@@ -61,6 +61,9 @@ OUTSIDE = {"RefusesTooLate", "BeginsAContinuationAnew", "DropsTheSystemMessage",
 load()
 CASES = [(n, c) for n, checks in CAUGHT.items() for c in checks]
 CASES += [(n, c) for n, f in FAULTS.items() for c in f.checks]
+#: These generate much, or measure time.
+LONG = ("cost", "preemption")
+MARKED = [pytest.param(*case, marks=pytest.mark.slow) if case[1] in LONG else case for case in CASES]
 
 
 def status(engine, stand, *checks):
@@ -69,7 +72,7 @@ def status(engine, stand, *checks):
     return {name: CHECKS[name].run(subject) for name in checks}
 
 
-@pytest.mark.parametrize(("name", "check"), CASES)
+@pytest.mark.parametrize(("name", "check"), MARKED)
 def test_the_kit_catches(name, check):
     engine, stand = (
         (BROKEN[name].engine, ReferenceStand) if name in BROKEN else (FAULTS[name].engine, FAULTS[name].stand)
@@ -86,6 +89,7 @@ def test_every_check_is_failed_by_somebody():
     assert {check for _, check in CASES} == set(CHECKS)
 
 
+@pytest.mark.slow
 def test_the_healthy_engine_passes_also_in_a_servers_place():
     served = [c.name for c in CHECKS.values() if c.needs not in ("", *FEATURES["reference"])]
     assert served

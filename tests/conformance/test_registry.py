@@ -12,7 +12,8 @@ from trimtab.conformance.runner import run_checks
 from trimtab.conformance.stands import stand_of
 from trimtab.conformance.subject import Subject
 from trimtab.engines import ENGINES, load_engine
-from trimtab.errors import UnknownName
+from trimtab.engines.reference import ReferenceEngine
+from trimtab.errors import UnknownName, Unsupported
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -52,7 +53,7 @@ def test_the_page_is_the_registry():
     page = (DOCS / "verify.md").read_text(encoding="utf-8")
     assert module.refreshed(page) == page, "Run: make docs"
     assert all(f"| `{name}` | " in page for name in CHECKS)
-    assert module.refreshed(page.replace("`id_prefix`", "`id_suffix`")) == page
+    assert module.refreshed(page.replace("| `id_prefix` | A", "| `id_suffix` | A")) == page
 
 
 def told(report):
@@ -93,3 +94,21 @@ def test_unknown_names_are_refused():
         runner.check_names("reference", ["ad"])
     with pytest.raises(UnknownName, match="vllm"):
         names_of("vlm")
+
+
+class AddsOnly(ReferenceEngine):
+    """Somebody else's engine: it takes `Add`, and says so of everything else."""
+
+    def _check_plan(self, plan):
+        if any(not p.coefficients.adds or p.gate for p in plan.effective):
+            raise Unsupported("this engine adds, and nothing else")
+
+
+def test_what_a_partial_engine_cannot_say_is_not_run_and_what_it_can_is():
+    subject = Subject(AddsOnly.load(), stand_of("reference"))
+    chosen = ("add", "ablate", "gates", "batchmates", "cache_rounds")
+    report = run_checks(subject, only=chosen, partial=True)
+    assert [e.name for e in report.checks] == ["add", "batchmates", "cache_rounds"] and report.passed
+    assert ("ablate", "this engine adds, and nothing else") in report.not_run
+    ours = run_checks(subject, only=("ablate",))
+    assert [e.status for e in ours.checks] == ["error"] and not ours.passed
