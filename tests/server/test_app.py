@@ -231,7 +231,10 @@ def test_models_health_figures_and_description(client):
     assert client.get("/health").status_code == 200
     figures = client.get("/metrics").text
     assert "trimtab_vector_files 1.0" in figures and "trimtab_prompts_in_flight 0.0" in figures
-    paths = client.get("/openapi.json").json()["paths"]
+    description = client.get("/openapi.json").json()
+    paths, chat_body = description["paths"], description["components"]["schemas"]["ChatBody"]
+    assert {"steering", "readout", "capture", "messages"} <= set(chat_body["properties"])
+    assert "align" in chat_body["properties"]["readout"]["properties"]
     assert {"/v1/chat/completions", "/v1/completions", "/v1/vectors/load", "/v1/captures/{handle}"} <= set(
         paths
     )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.engines.requests import Sampling
 from trimtab.errors import InputError, Unsupported
-from trimtab.server.wire import FIELDS
+from trimtab.server.wire import FIELDS, CaptureField, ReadoutField
 
 #: Fields that say something about the request and change nothing.
 SILENT = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
@@ -28,10 +28,19 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+def _describe(schema: dict[str, Any]) -> None:
+    """Our fields in the description of a body; they are taken out of it before the rest is looked at."""
+    schema["properties"] |= {
+        "steering": {"type": ["object", "null"], "description": "a plan: placements in order"},
+        "readout": ReadoutField.model_json_schema(),
+        "capture": CaptureField.model_json_schema(),
+    }
+
+
 class Body(BaseModel):
     """What both have in common. Unknown fields are kept, and then taken or refused."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
