@@ -182,6 +182,14 @@ def test_packed_and_shortened_readings(client):
     assert np.allclose(z, (full - 0.5) / 2, rtol=1e-5, atol=1e-5)
 
 
+def test_content_in_parts_is_joined(client):
+    parts = [{"type": "text", "text": "I "}, {"type": "text", "text": "feel"}]
+    body = chat(messages=[{"role": "user", "content": parts}])
+    assert ask(client, body)["choices"] == ask(client, chat())["choices"]
+    body["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "x"}}]
+    assert "not text" in client.post("/v1/chat/completions", json=body).json()["error"]["message"]
+
+
 def test_roles_header_and_default_plan(client):
     by_role = {"placements": [{**PLAN["placements"][0], "positions": {"role": "user"}}]}
     assert ask(client, chat(steering=by_role))["steering_applied"]["tokens_steered"] >= 1
