@@ -182,6 +182,14 @@ def test_packed_and_shortened_readings(client):
     assert np.allclose(z, (full - 0.5) / 2, rtol=1e-5, atol=1e-5)
 
 
+def test_content_in_parts_is_joined(client):
+    parts = [{"type": "text", "text": "I "}, {"type": "text", "text": "feel"}]
+    body = chat(messages=[{"role": "user", "content": parts}])
+    assert ask(client, body)["choices"] == ask(client, chat())["choices"]
+    body["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "x"}}]
+    assert "not text" in client.post("/v1/chat/completions", json=body).json()["error"]["message"]
+
+
 def test_roles_header_and_default_plan(client):
     by_role = {"placements": [{**PLAN["placements"][0], "positions": {"role": "user"}}]}
     assert ask(client, chat(steering=by_role))["steering_applied"]["tokens_steered"] >= 1
@@ -231,7 +239,10 @@ def test_models_health_figures_and_description(client):
     assert client.get("/health").status_code == 200
     figures = client.get("/metrics").text
     assert "trimtab_vector_files 1.0" in figures and "trimtab_prompts_in_flight 0.0" in figures
-    paths = client.get("/openapi.json").json()["paths"]
+    description = client.get("/openapi.json").json()
+    paths, chat_body = description["paths"], description["components"]["schemas"]["ChatBody"]
+    assert {"steering", "readout", "capture", "messages"} <= set(chat_body["properties"])
+    assert "align" in chat_body["properties"]["readout"]["properties"]
     assert {"/v1/chat/completions", "/v1/completions", "/v1/vectors/load", "/v1/captures/{handle}"} <= set(
         paths
     )

@@ -290,7 +290,7 @@ def test_alignment_prompt_rows_and_packing(http):
     assert own["values"] == emitting["values"][1:] and own["position"] == emitting["position"] + 1
     assert own["start"] == 0 and own["align"] == "own"
     late = events(http, text(readout={**ALL, "align": "own"}))
-    assert "readout" not in late[0]["choices"][0] and joined(late)["values"] == own["values"]
+    assert "readout" not in late[0]["choices"][0] and joined(late) == own
     for _ in range(2):  # the second time the prompt lies in the cache
         long = "In the morning " * 30
         chunks = events(http, text(prompt=long, readout={**ALL, "prompt": True}, return_token_ids=True))

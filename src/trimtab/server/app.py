@@ -16,7 +16,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from trimtab.engines.base import Engine
-from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.server import metrics, wire
 from trimtab.server.batching import Batcher
@@ -131,7 +130,7 @@ async def _answer(desk: Desk, body: Body) -> Any:
 
 
 def _given(body: Body) -> Any:
-    return check_messages(body.messages) if isinstance(body, ChatBody) else body.one_prompt()  # type: ignore[attr-defined]
+    return body.conversation() if isinstance(body, ChatBody) else body.one_prompt()  # type: ignore[attr-defined]
 
 
 async def _sse(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.engines.requests import Sampling
+from trimtab.engines.base import check_messages
+from trimtab.engines.requests import Message, Sampling
 from trimtab.errors import InputError, Unsupported
-from trimtab.server.wire import FIELDS
+from trimtab.server.wire import FIELDS, CaptureField, ReadoutField
 
 #: Fields that say something about the request and change nothing.
 SILENT = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
@@ -28,10 +30,19 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+def _describe(schema: dict[str, Any]) -> None:
+    """Our fields in the description of a body; they are taken out of it before the rest is looked at."""
+    schema["properties"] |= {
+        "steering": {"type": ["object", "null"], "description": "a plan: placements in order"},
+        "readout": ReadoutField.model_json_schema(),
+        "capture": CaptureField.model_json_schema(),
+    }
+
+
 class Body(BaseModel):
     """What both have in common. Unknown fields are kept, and then taken or refused."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -88,6 +99,12 @@ class ChatBody(Body):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = False
 
+    def conversation(self) -> list[Message]:
+        """The messages; content in parts is joined where all of it is text."""
+        return check_messages(
+            [{**m, "content": _text(i, m.get("content"))} for i, m in enumerate(self.messages)]
+        )
+
     def limit(self, room: int) -> int:
         """Without a limit, what the context leaves."""
         return self.max_completion_tokens or self.max_tokens or max(1, room)
@@ -96,6 +113,15 @@ class ChatBody(Body):
     def wants_logprobs(self) -> bool:
         """As the flag says."""
         return bool(self.logprobs)
+
+
+def _text(index: int, content: Any) -> Any:
+    if not isinstance(content, list):
+        return content
+    parts = [p.get("text") if isinstance(p, Mapping) and p.get("type") == "text" else None for p in content]
+    if any(not isinstance(p, str) for p in parts):
+        raise Unsupported(f"message {index} has content that is not text, and this server reads only text")
+    return "".join(parts)  # type: ignore[arg-type]
 
 
 class CompletionBody(Body):

@@ -76,7 +76,7 @@ class Run:
         answer = self.form.whole(done, len(self.order.prompt))
         for choice, progress in zip(answer["choices"], self.samples, strict=True):
             choice.update(prompt)
-            choice.update(self._readout(progress, progress.events, 0, everything=True))
+            choice.update(self._readout(progress, progress.events, 0, whole=True))
             choice.update(self._capture(progress))
         return {**answer, **self._receipt()}
 
@@ -102,7 +102,7 @@ class Run:
                 if tokens and len(progress.events) == 1:
                     choice.update(prompt)
                 choice.update(
-                    self._readout(progress, tokens, len(progress.events) - len(tokens), everything=False)
+                    self._readout(progress, tokens, len(progress.events) - len(tokens), whole=False)
                 )
                 if finish is not None:
                     choice.update(self._capture(progress))
@@ -129,18 +129,13 @@ class Run:
         scores = np.stack([readout.apply(s, found[s]) for s in readout.sites], axis=1)
         return {"prompt_readout": selection.prompt_part(list(scores))}
 
-    def _readout(
-        self, progress: Progress, events: list[Event], first: int, everything: bool
-    ) -> dict[str, Any]:
+    def _readout(self, progress: Progress, events: list[Event], first: int, whole: bool) -> dict[str, Any]:
         selection = self.order.selection
         rows = [e.reading for e in events if e.reading is not None]
-        if selection is None or not (rows or everything):
+        if selection is None:
             return {}
-        begin = not progress.begun and (
-            everything or len(rows) > (selection.field.align == "own" and first == 0)
-        )
-        progress.begun = progress.begun or begin
-        found = selection.part(rows, first, len(self.order.prompt), begin=begin)
+        found = selection.part(rows, first, len(self.order.prompt), begun=progress.begun, whole=whole)
+        progress.begun = progress.begun or bool(found)
         return {"readout": found} if found else {}
 
     def _capture(self, progress: Progress) -> dict[str, Any]:

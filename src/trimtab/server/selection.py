@@ -38,19 +38,22 @@ class Selection:
             "encoding": self.field.encoding,
         }
 
-    def part(self, rows: Sequence[np.ndarray], first: int, length: int, *, begin: bool) -> dict[str, Any]:
-        """The readings of the states that emitted the tokens from `first` on, after a prompt of `length`; {} for none.
+    def part(
+        self, rows: Sequence[np.ndarray], first: int, length: int, *, begun: bool, whole: bool = False
+    ) -> dict[str, Any]:
+        """The readings of the states that emitted the tokens from `first` on, after a prompt of `length`; {} for none,
+        unless the answer is `whole`. Until some have `begun`, they say what they are.
 
         `start` is the first generated token that is covered and `position` the absolute position of its state. Aligned
         as "own", the state that emitted token k is token k - 1's, and the one that emitted token 0 is the prompt's.
         """
         if self.field.align == "own":
             rows, first = (rows[1:], 0) if first == 0 else (rows, first - 1)
-        if not rows and not begin:
+        if not rows and not whole:
             return {}
         position = length + first - (self.field.align == "emitting")
         values = self.pack(rows) if rows else {"values": []}
-        return {"start": first, "position": position, **(self.head() if begin else {}), **values}
+        return {"start": first, "position": position, **({} if begun else self.head()), **values}
 
     def prompt_part(self, rows: Sequence[np.ndarray]) -> dict[str, Any]:
         """The readings of the prompt's own states."""

@@ -17,7 +17,7 @@ def complete(admission: Admission, response: Any) -> Any:
     at = 0
     for journey in admission.journeys:
         for part in journey.parts:
-            for name, value in _choice(journey, part, everything=True).items():
+            for name, value in _choice(journey, part, whole=True).items():
                 setattr(response.choices[at], name, value)
             at += 1
     response.steering_applied = receipt(admission)
@@ -30,7 +30,7 @@ def receipt(admission: Admission) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def _choice(journey: Journey, part: Part, everything: bool) -> dict[str, Any]:
+def _choice(journey: Journey, part: Part, whole: bool) -> dict[str, Any]:
     """What goes into a choice now: the readings of one chunk's tokens, or of all."""
     out: dict[str, Any] = {}
     selection = journey.order.selection
@@ -39,12 +39,11 @@ def _choice(journey: Journey, part: Part, everything: bool) -> dict[str, Any]:
             out["prompt_readout"] = selection.prompt_part(part.prompt_rows)
             part.prompt_rows = None
         rows = [row for _, some in part.waiting for row in some]
-        begin = not part.begun and (everything or len(rows) > (selection.field.align == "own"))
-        found = selection.part(rows, part.waiting[0][0], len(journey.order.prompt), begin=begin)
+        first, length = part.waiting[0][0], len(journey.order.prompt)
+        found = selection.part(rows, first, length, begun=part.begun, whole=whole)
         part.waiting.clear()
-        part.begun = part.begun or begin
         if found:
-            out["readout"] = found
+            part.begun, out["readout"] = True, found
     if part.capture is not None:
         out["capture"], part.capture = part.capture, None
     return out
@@ -92,7 +91,7 @@ class Chunks:
             if "role" in choice.get("delta", {}) and choice.get("finish_reason") is None:
                 continue  # it announces the speaker, and has no token
             journey, part = self._parts[choice["index"]]
-            more = _choice(journey, part, everything=False)
+            more = _choice(journey, part, whole=False)
             choice.update(more)
             self._unfinished -= choice.get("finish_reason") is not None
             changed = changed or bool(more) or choice.get("finish_reason") is not None

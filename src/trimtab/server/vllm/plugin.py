@@ -6,7 +6,13 @@ plans and readings work all the same; there is then no capture, and no way to lo
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
+
+from trimtab.errors import Unsupported
+
+log = logging.getLogger("vllm.trimtab")
 
 
 def register() -> None:
@@ -14,9 +20,22 @@ def register() -> None:
     from trimtab.engines.vllm import plugin
 
     if plugin.register():
-        from trimtab.server.vllm import hooks
+        _register_front()
 
+
+def _register_front() -> None:
+    """Hang the door in. Where it does not fit, a server that was told to load trimtab does not start."""
+    from trimtab.server.vllm import hooks
+
+    try:
         hooks.install()
+    except (ImportError, AttributeError) as error:
+        text = (
+            f"this vLLM's HTTP server is not one that trimtab knows, and plans sent to it do nothing: {error}"
+        )
+        if "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(","):
+            raise Unsupported(text) from error
+        log.warning("trimtab: %s", text)
 
 
 class Routes:
