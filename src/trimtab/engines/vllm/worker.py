@@ -39,7 +39,9 @@ def patch(worker_class: Any) -> None:
         except Exception as error:
             # The model serves plain requests as ever; whoever wants to steer it is told when they attach.
             expected = isinstance(error, Unsupported)
-            why = str(error) if expected else f"the model could not be probed: {type(error).__name__}: {error}"
+            why = (
+                str(error) if expected else f"the probe of the model failed: {type(error).__name__}: {error}"
+            )
             self.trimtab, self.trimtab_refusal = None, why
             refuse(self.model_runner, why)
             log.warning("trimtab: this model cannot be steered: %s", why, exc_info=not expected)
@@ -173,7 +175,8 @@ def _probe(runner: Any, config: Any) -> None:
     if runner.uses_mrope:
         positions = positions.expand(3, -1)
     if config.lora_config is not None:
-        runner._set_active_loras((0,), (0,) * 4, set())  # or adapters that nobody chose yet are looked up anyhow
+        # No adapter for these tokens; vLLM's own table of them is not filled yet.
+        runner._set_active_loras((0,), (0,) * 4, set())
     inner = config.compilation_config.static_forward_context.values()
     hooks = [m.register_forward_hook(_bounded) for m in inner if isinstance(m, torch.nn.Module)]
     try:
