@@ -8,6 +8,7 @@ engine refuses GPUs until it has.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -34,7 +35,7 @@ def _edit_rows(
     if SPLIT:
         x += tl.load(residual + row * residual_stride + at, mask=inside, other=0.0).to(tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    for k in tl.static_range(DEPTH):
+    for k in tl.static_range(DEPTH):  # pyright: ignore[reportGeneralTypeIssues]
         unit = tl.load(units + k * n + i).to(tl.int64)
         u = tl.load(bank + unit * width + at, mask=inside, other=0.0)
         q = numbers + k * 7 * n + i
@@ -96,7 +97,8 @@ class Launch:
         for k, step in enumerate(self.edit.passes):
             for gate in step.gates:
                 opened[k] *= gate.opened()
-        _edit_rows[(n,)](
+        launch: Any = _edit_rows[(n,)]
+        launch(
             hidden, hidden if residual is None else residual, self.bank, self.rows, self.units, self.numbers,
             self.turned, opened, opened if self.tables is None else self.tables, n, width, hidden.stride(0),
             0 if residual is None else residual.stride(0), SPLIT=residual is not None,

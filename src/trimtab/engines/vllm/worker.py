@@ -36,11 +36,15 @@ def patch(worker_class: Any) -> None:
         try:
             self.trimtab = Station(self, options)
             self.trimtab_refusal = ""
-        except Unsupported as error:
+        except Exception as error:
             # The model serves plain requests as ever; whoever wants to steer it is told when they attach.
-            self.trimtab, self.trimtab_refusal = None, str(error)
-            refuse(self.model_runner, str(error))
-            log.warning("trimtab: this model cannot be steered: %s", error)
+            expected = isinstance(error, Unsupported)
+            why = (
+                str(error) if expected else f"the probe of the model failed: {type(error).__name__}: {error}"
+            )
+            self.trimtab, self.trimtab_refusal = None, why
+            refuse(self.model_runner, why)
+            log.warning("trimtab: this model cannot be steered: %s", why, exc_info=not expected)
         return result
 
     worker_class.load_model = load_model
@@ -170,6 +174,9 @@ def _probe(runner: Any, config: Any) -> None:
     positions = torch.arange(4, device=runner.device)
     if runner.uses_mrope:
         positions = positions.expand(3, -1)
+    if config.lora_config is not None:
+        # No adapter for these tokens; vLLM's own table of them is not filled yet.
+        runner._set_active_loras((0,), (0,) * 4, set())
     inner = config.compilation_config.static_forward_context.values()
     hooks = [m.register_forward_hook(_bounded) for m in inner if isinstance(m, torch.nn.Module)]
     try:
