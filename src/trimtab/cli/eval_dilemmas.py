@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trimtab.data.dilemmas import Dilemma
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
+    from trimtab.evaluation.statistics import Estimate
     from trimtab.evaluation.transfer.cells import Cell, Placing
     from trimtab.evaluation.transfer.leaderboard import Board
     from trimtab.evaluation.transfer.measurement import Bench, Measured
@@ -278,38 +279,43 @@ def _measure(
 
 
 def _show(desk: Desk, done: Report, unit: str) -> None:
+    """Both signs of every method at its own strength, and the prompts; then what is said of a method as a whole."""
     from rich.table import Table
 
-    table = Table(f"{done.target}, n = {done.n}", unit, "+ (nats)", "p", "− (nats)", "p", "random ±", "others +/−",
-                  "ΔNLL +/−", "breadth", "slope", "anti", "coherent", box=None, pad_edge=False)  # fmt: skip
+    table = Table(f"{done.target}, n = {done.n}", "change (nats)", "p", "random, 95 %", "others", "ΔNLL", "valid",
+                  box=None, pad_edge=False)  # fmt: skip
+    whole = Table("method", unit, "coherent", "slope per item", "anti-steered", "breadth", "p (Holm)",
+                  box=None, pad_edge=False)  # fmt: skip
     for o in done.openings:
-        if o.row is None:
-            table.add_row(o.arm, "none", *[""] * 10, "no strength of both signs")
+        if o.row is None or o.slopes is None or o.coherent_range is None or o.p_holm is None:
+            whole.add_row(o.arm, "none", "no strength of both signs", *["–"] * 4)
             continue
         r = o.row
-        assert o.slopes is not None and o.coherent_range is not None
-        table.add_row(
-            o.arm, f"{r.strength:g}", *_side(r.plus), *_side(r.minus),
-            "" if r.null is None else f"{r.null[0]:+.2f} … {r.null[1]:+.2f}",
-            f"{_number(r.plus.change.others)} / {_number(r.minus.change.others)}",
-            f"{r.plus.delta_nll_neutral:+.2f} / {r.minus.delta_nll_neutral:+.2f}",
-            f"{len(r.breadth.moved)} of {r.breadth.tested}", f"{o.slopes.slope.mean:+.2f}",
-            f"{o.slopes.anti_steered:.0%}", f"{o.coherent_range[0]:g} … {o.coherent_range[1]:g}",
+        null = "–" if r.null is None else f"{r.null[0]:+.2f} … {r.null[1]:+.2f}"
+        for side in (r.plus, r.minus):
+            table.add_row(f"{o.arm} {side.strength:+g}", *_side(side, null))
+        whole.add_row(
+            o.arm, f"{r.strength:g}", f"{o.coherent_range[0]:g} … {o.coherent_range[1]:g}", _interval(o.slopes.slope),
+            f"{o.slopes.anti_steered:.0%}", f"{len(r.breadth.moved)} of {r.breadth.tested}", f"{o.p_holm:.2g}",
         )  # fmt: skip
     for name, side in done.prompts.items():
-        table.add_row(name, "", *_side(side), *[""] * 9)
-    desk.print(table)
-    desk.print("")
+        table.add_row(name, *_side(side, "–"))
+    for part in (table, whole) if done.openings else (table,):
+        desk.print(part)
+        desk.print("")
     desk.print(_board(done.board))
 
 
-def _side(side: Side) -> tuple[str, str]:
-    e = side.change.target
-    return f"{e.mean:+.2f} [{e.low:+.2f}, {e.high:+.2f}]", f"{side.change.p:.3g}"
+def _side(side: Side, null: str) -> tuple[str, ...]:
+    others = "–" if side.change.others is None else f"{side.change.others:.2f}"
+    return (
+        _interval(side.change.target), f"{side.change.p:.2g}", null, others, f"{side.delta_nll_neutral:+.2f}",
+        f"{side.valid:.0%}",
+    )  # fmt: skip
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _interval(e: Estimate) -> str:
+    return f"{e.mean:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
 
 
 def _board(found: Board) -> Table:
