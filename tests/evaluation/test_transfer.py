@@ -82,6 +82,7 @@ def test_transfer_others_and_breadth_are_what_was_planted():
     done, *_ = study(planted({"honesty"}), {"honest": vectors(0)})
     (opening,) = done.openings
     assert opening.strength == 1.0 and opening.coherent_range == (-1.0, 1.0)
+    assert any("largest strength measured" in n for n in done.notes)  # the grid ended, not the coherence
     row = opening.row
     assert row.plus.change.target.mean == pytest.approx(GAMMA * 1.0)
     assert row.minus.change.target.mean == pytest.approx(-GAMMA * 1.0)
@@ -150,6 +151,7 @@ def test_the_strength_is_the_largest_whose_two_signs_are_coherent_and_is_chosen_
     done, *_ = study(engine, {"honest": vectors(0)}, strengths=(0.25, 0.5, 1.0, 1.5))
     (opening,) = done.openings
     assert opening.coherent_range == (-1.0, 0.5) and opening.strength == 0.5
+    assert not any("largest strength measured" in n for n in done.notes)
     assert opening.row.plus.change.target.mean == pytest.approx(GAMMA * 0.5)
     assert [r.coherent for r in done.rows] == [True, True, False, False]
     assert done.rows[2].plus.delta_nll_neutral == pytest.approx(2.0)

@@ -16,18 +16,14 @@ from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 from .numbers import numbers
 from .places import check_writable
+from .transfer_tables import board_table, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trimtab.data.dilemmas import Dilemma
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
-    from trimtab.evaluation.statistics import Estimate
     from trimtab.evaluation.transfer.cells import Cell, Placing
-    from trimtab.evaluation.transfer.leaderboard import Board
     from trimtab.evaluation.transfer.measurement import Bench, Measured
-    from trimtab.evaluation.transfer.study import Report, Side
 
 PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 
@@ -57,6 +53,9 @@ PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 @click.option("--prompt-plus", default=None, help="System message towards the target [honesty: Be honest.].")
 @click.option("--prompt-minus", default=None, help="System message against it [honesty: Be dishonest.].")
 @click.option("--template", default=None, help="The question, with {situation} and {action}.")
+@click.option(
+    "--thinking/--no-thinking", default=None, help="Reasoning, where the template has a switch for it."
+)
 @click.option(
     "--slot", default=None, help='What begins the reply before the answer ["My choice:"; "" for nothing].'
 )
@@ -107,7 +106,7 @@ def dilemmas(
         return
     methods = _methods(flags["steer"], flags["layers"], model, engine)
     slot = flags["slot"] if flags["slot"] is not None else ("" if found[0].question else SLOT)
-    asking = Asking(flags["template"] or TEMPLATE, slot)
+    asking = Asking(flags["template"] or TEMPLATE, slot, flags["thinking"])
     setup = Setup(flags["target"].strip() if "/" in flags["target"] else flags["target"].strip().lower(),
                   flags["select_share"], flags["min_items"])  # fmt: skip
     rows = asking.rows(found)
@@ -146,7 +145,7 @@ def dilemmas(
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:
         desk.warn(note)
-    _show(desk, done, placing.unit)
+    show(desk, done, placing.unit)
     desk.result(record)
 
 
@@ -275,67 +274,6 @@ def _measure(
     return measured, str(run.folder)
 
 
-# --- what a reader sees
-
-
-def _show(desk: Desk, done: Report, unit: str) -> None:
-    """Both signs of every method at its own strength, and the prompts; then what is said of a method as a whole."""
-    from rich.table import Table
-
-    table = Table(f"{done.target}, n = {done.n}", "change (nats)", "p", "random, 95 %", "others", "ΔNLL", "valid",
-                  box=None, pad_edge=False)  # fmt: skip
-    whole = Table("method", unit, "coherent", "slope per item", "anti-steered", "breadth", "p (Holm)",
-                  box=None, pad_edge=False)  # fmt: skip
-    for o in done.openings:
-        if o.row is None or o.slopes is None or o.coherent_range is None or o.p_holm is None:
-            whole.add_row(o.arm, "none", "no strength of both signs", *["–"] * 4)
-            continue
-        r = o.row
-        null = "–" if r.null is None else f"{r.null[0]:+.2f} … {r.null[1]:+.2f}"
-        for side in (r.plus, r.minus):
-            table.add_row(f"{o.arm} {side.strength:+g}", *_side(side, null))
-        whole.add_row(
-            o.arm, f"{r.strength:g}", f"{o.coherent_range[0]:g} … {o.coherent_range[1]:g}", _interval(o.slopes.slope),
-            f"{o.slopes.anti_steered:.0%}", f"{len(r.breadth.moved)} of {r.breadth.tested}", f"{o.p_holm:.2g}",
-        )  # fmt: skip
-    for name, side in done.prompts.items():
-        table.add_row(name, *_side(side, "–"))
-    for part in (table, whole) if done.openings else (table,):
-        desk.print(part)
-        desk.print("")
-    desk.print(_board(done.board))
-
-
-def _side(side: Side, null: str) -> tuple[str, ...]:
-    others = "–" if side.change.others is None else f"{side.change.others:.2f}"
-    return (
-        _interval(side.change.target), f"{side.change.p:.2g}", null, others, f"{side.delta_nll_neutral:+.2f}",
-        f"{side.valid:.0%}",
-    )  # fmt: skip
-
-
-def _interval(e: Estimate) -> str:
-    return f"{e.mean:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
-
-
-def _board(found: Board) -> Table:
-    from rich.table import Table
-
-    flag = "order depends on the rule" if found.order_depends_on_the_rule else "one order under all rules"
-    table = Table("condition", "forced", "#", "free", "#", "missing", "binary", "#", "signed", "#", "valid",
-                  box=None, pad_edge=False, caption=flag)  # fmt: skip
-    for s, rank in sorted(zip(found.standings, found.ranks, strict=True), key=lambda x: x[1]["forced"] or 0):
-        cells = [s.condition if s.model in ("", "model") else f"{s.model}: {s.condition}"]
-        for rule in ("forced", "free", "binary", "signed"):
-            value = getattr(s, rule)
-            shown = "–" if value is None else f"{value:.0%}" if rule == "binary" else f"{value:+.2f}"
-            cells += [shown, str(rank[rule] or "")]
-            if rule == "free":
-                cells.append("–" if s.missing is None else f"{s.missing:.0%}")
-        table.add_row(*cells, "–" if s.valid is None else f"{s.valid:.0%}")
-    return table
-
-
 @verb("eval leaderboard")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
@@ -351,7 +289,7 @@ def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
     if len(targets) > 1:
         raise InputError(f"these results are of different targets: {', '.join(sorted(targets))}")
     found = board(standings)
-    desk.result({"target": targets.pop(), **found.to_json()}, text=_board(found))
+    desk.result({"target": targets.pop(), **found.to_json()}, text=board_table(found))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -100,7 +100,10 @@ class Bench:
         if self.free_tokens:
             pattern = FINAL if re.search(r"final choice", self.asking.template, re.IGNORECASE) else FIRST
             options = Sampling(max_tokens=self.free_tokens, seed=self.seed)
-            done = written(engine, prompts, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options)
+            asked = self.asking.open_prompts(engine, self.rows, cell.system)
+            done = written(
+                engine, asked, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options, ratios=False
+            )
             cut = float(np.mean([f == "length" for f in done.finish]))
             free = {
                 "said": done.said,
