@@ -135,7 +135,7 @@ def dilemmas(
         from trimtab.evaluation.transfer.measurement import Bench
 
         bench = Bench.of(runner, rows, asking, free_tokens=flags["free"], seed=desk.seed)
-        measured, folder = _measure(desk, bench, cells, found, methods)
+        measured, folder = _measure(desk, bench, cells, found, methods, placing)
     from trimtab.evaluation.transfer.study import report
 
     done = report(items, cells, measured, setup, model)
@@ -242,7 +242,12 @@ def _with_norms(
 
 
 def _measure(
-    desk: Desk, bench: Bench, cells: list[Cell], found: list[Dilemma], methods: dict[str, ConceptVectors]
+    desk: Desk,
+    bench: Bench,
+    cells: list[Cell],
+    found: list[Dilemma],
+    methods: dict[str, ConceptVectors],
+    placing: Placing,
 ) -> tuple[list[Measured], str]:
     """Every cell, from the run folder where it is already there; the plain one first, which may refuse the rest."""
     from trimtab.evaluation.transfer.cells import PLAIN
@@ -252,9 +257,12 @@ def _measure(
     from .runs import unit_key
 
     data = unit_key([[d.id, d.situation, d.question, [[a.kind, a.text] for a in d.actions]] for d in found])
+    depth = (
+        bench.engine.info.n_layers
+    )  # a new recommendation of layers in a file's calibration is another run
     identity = {
         "dilemmas": data,
-        "vectors": {n: v.hash for n, v in methods.items()},
+        "vectors": {n: [v.hash, list(v.choose_layers(placing.layers, depth))] for n, v in methods.items()},
         "model": bench.engine.info.id,
     }
     measured: list[Measured] = []
