@@ -297,3 +297,11 @@ def test_the_embedded_model_on_its_own_dilemmas(trimtab, tmp_path):
         row["plus"]["change"]["target"]["mean"] > row["null"][1]
     )  # more than any random direction of its norm
     assert done.record["prompts"]["prompt: Be dishonest."]["change"]["target"]["high"] < -1
+
+
+def test_prompts_alone_are_compared_where_nothing_steers(trimtab, planted, tmp_path):
+    done = trimtab("eval", "dilemmas", "m", FILE, "--runs-dir", tmp_path, *COMMON, "--json")
+    assert done.code == 0, done.err
+    assert done.record["openings"] == [] and len(done.record["leaderboard"]["rows"]) == 3
+    shown = trimtab("eval", "dilemmas", "m", FILE, "--runs-dir", tmp_path, *COMMON)
+    assert "prompt: Be honest." in shown.out

@@ -12,7 +12,7 @@ from trimtab.directions import ConceptVectors, Direction
 from trimtab.errors import InputError
 from trimtab.evaluation.transfer.asking import Asking
 from trimtab.evaluation.transfer.cells import PLAIN, Cell, Placing, cells_of
-from trimtab.evaluation.transfer.effects import Items, coherent_range, largest_of_both_signs, slopes
+from trimtab.evaluation.transfer.effects import Items, change, coherent_range, largest_of_both_signs, slopes
 from trimtab.evaluation.transfer.leaderboard import Standing, board
 from trimtab.evaluation.transfer.measurement import Bench, Measured
 from trimtab.evaluation.transfer.study import Setup, check_plain, choosing, report
@@ -82,6 +82,7 @@ def test_transfer_others_and_breadth_are_what_was_planted():
     done, *_ = study(planted({"honesty"}), {"honest": vectors(0)})
     (opening,) = done.openings
     assert opening.strength == 1.0 and opening.coherent_range == (-1.0, 1.0)
+    assert any("largest strength measured" in n for n in done.notes)  # the grid ended, not the coherence
     row = opening.row
     assert row.plus.change.target.mean == pytest.approx(GAMMA * 1.0)
     assert row.minus.change.target.mean == pytest.approx(-GAMMA * 1.0)
@@ -150,6 +151,7 @@ def test_the_strength_is_the_largest_whose_two_signs_are_coherent_and_is_chosen_
     done, *_ = study(engine, {"honest": vectors(0)}, strengths=(0.25, 0.5, 1.0, 1.5))
     (opening,) = done.openings
     assert opening.coherent_range == (-1.0, 0.5) and opening.strength == 0.5
+    assert not any("largest strength measured" in n for n in done.notes)
     assert opening.row.plus.change.target.mean == pytest.approx(GAMMA * 0.5)
     assert [r.coherent for r in done.rows] == [True, True, False, False]
     assert done.rows[2].plus.delta_nll_neutral == pytest.approx(2.0)
@@ -335,3 +337,23 @@ def test_the_plain_cell_comes_first():
     cells = cells_of({"honest": vectors(0)}, [1.0], Placing(layers=[1]), random=0)
     assert cells[0].kind == PLAIN and isinstance(cells[0], Cell) and len(cells) == 3
     assert FILE.is_file()
+
+
+# --- chance
+
+
+def noisy(rng, effect, n):
+    """One dilemma per item, ratios of the plain model and of a condition that moves items by noise and an effect."""
+    items = Items.of(ONE * n, Asking(template="{action}").rows(ONE * n))
+    plain = rng.normal(size=4 * n)
+    return change(items, plain + rng.normal(effect, 1.0, size=4 * n), plain, "honesty").p
+
+
+def test_null_conditions_give_uniform_p_and_planted_ones_are_found():
+    from scipy.stats import kstest
+
+    rng = np.random.default_rng(0)
+    null = [noisy(rng, 0.0, 3) for _ in range(150)]
+    assert kstest(null, "uniform").pvalue > 0.01
+    power = np.mean([noisy(rng, 0.5, 16) < 0.05 for _ in range(30)])
+    assert power > 0.9  # d = .5 with n = 64

@@ -16,17 +16,14 @@ from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 from .numbers import numbers
 from .places import check_writable
+from .transfer_tables import board_table, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from trimtab.data.dilemmas import Dilemma
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
     from trimtab.evaluation.transfer.cells import Cell, Placing
-    from trimtab.evaluation.transfer.leaderboard import Board
     from trimtab.evaluation.transfer.measurement import Bench, Measured
-    from trimtab.evaluation.transfer.study import Report, Side
 
 PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 
@@ -56,6 +53,9 @@ PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 @click.option("--prompt-plus", default=None, help="System message towards the target [honesty: Be honest.].")
 @click.option("--prompt-minus", default=None, help="System message against it [honesty: Be dishonest.].")
 @click.option("--template", default=None, help="The question, with {situation} and {action}.")
+@click.option(
+    "--thinking/--no-thinking", default=None, help="Reasoning, where the template has a switch for it."
+)
 @click.option(
     "--slot", default=None, help='What begins the reply before the answer ["My choice:"; "" for nothing].'
 )
@@ -106,7 +106,7 @@ def dilemmas(
         return
     methods = _methods(flags["steer"], flags["layers"], model, engine)
     slot = flags["slot"] if flags["slot"] is not None else ("" if found[0].question else SLOT)
-    asking = Asking(flags["template"] or TEMPLATE, slot)
+    asking = Asking(flags["template"] or TEMPLATE, slot, flags["thinking"])
     setup = Setup(flags["target"].strip() if "/" in flags["target"] else flags["target"].strip().lower(),
                   flags["select_share"], flags["min_items"])  # fmt: skip
     rows = asking.rows(found)
@@ -135,7 +135,7 @@ def dilemmas(
         from trimtab.evaluation.transfer.measurement import Bench
 
         bench = Bench.of(runner, rows, asking, free_tokens=flags["free"], seed=desk.seed)
-        measured, folder = _measure(desk, bench, cells, found, methods)
+        measured, folder = _measure(desk, bench, cells, found, methods, placing)
     from trimtab.evaluation.transfer.study import report
 
     done = report(items, cells, measured, setup, model)
@@ -145,7 +145,7 @@ def dilemmas(
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:
         desk.warn(note)
-    _show(desk, done, placing.unit)
+    show(desk, done, placing.unit)
     desk.result(record)
 
 
@@ -242,7 +242,12 @@ def _with_norms(
 
 
 def _measure(
-    desk: Desk, bench: Bench, cells: list[Cell], found: list[Dilemma], methods: dict[str, ConceptVectors]
+    desk: Desk,
+    bench: Bench,
+    cells: list[Cell],
+    found: list[Dilemma],
+    methods: dict[str, ConceptVectors],
+    placing: Placing,
 ) -> tuple[list[Measured], str]:
     """Every cell, from the run folder where it is already there; the plain one first, which may refuse the rest."""
     from trimtab.evaluation.transfer.cells import PLAIN
@@ -252,9 +257,12 @@ def _measure(
     from .runs import unit_key
 
     data = unit_key([[d.id, d.situation, d.question, [[a.kind, a.text] for a in d.actions]] for d in found])
+    depth = (
+        bench.engine.info.n_layers
+    )  # a new recommendation of layers in a file's calibration is another run
     identity = {
         "dilemmas": data,
-        "vectors": {n: v.hash for n, v in methods.items()},
+        "vectors": {n: [v.hash, list(v.choose_layers(placing.layers, depth))] for n, v in methods.items()},
         "model": bench.engine.info.id,
     }
     measured: list[Measured] = []
@@ -274,62 +282,6 @@ def _measure(
     return measured, str(run.folder)
 
 
-# --- what a reader sees
-
-
-def _show(desk: Desk, done: Report, unit: str) -> None:
-    from rich.table import Table
-
-    table = Table(f"{done.target}, n = {done.n}", unit, "+ (nats)", "p", "− (nats)", "p", "random ±", "others +/−",
-                  "ΔNLL +/−", "breadth", "slope", "anti", "coherent", box=None, pad_edge=False)  # fmt: skip
-    for o in done.openings:
-        if o.row is None:
-            table.add_row(o.arm, "none", *[""] * 10, "no strength of both signs")
-            continue
-        r = o.row
-        assert o.slopes is not None and o.coherent_range is not None
-        table.add_row(
-            o.arm, f"{r.strength:g}", *_side(r.plus), *_side(r.minus),
-            "" if r.null is None else f"{r.null[0]:+.2f} … {r.null[1]:+.2f}",
-            f"{_number(r.plus.change.others)} / {_number(r.minus.change.others)}",
-            f"{r.plus.delta_nll_neutral:+.2f} / {r.minus.delta_nll_neutral:+.2f}",
-            f"{len(r.breadth.moved)} of {r.breadth.tested}", f"{o.slopes.slope.mean:+.2f}",
-            f"{o.slopes.anti_steered:.0%}", f"{o.coherent_range[0]:g} … {o.coherent_range[1]:g}",
-        )  # fmt: skip
-    for name, side in done.prompts.items():
-        table.add_row(name, "", *_side(side), *[""] * 9)
-    desk.print(table)
-    desk.print("")
-    desk.print(_board(done.board))
-
-
-def _side(side: Side) -> tuple[str, str]:
-    e = side.change.target
-    return f"{e.mean:+.2f} [{e.low:+.2f}, {e.high:+.2f}]", f"{side.change.p:.3g}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _board(found: Board) -> Table:
-    from rich.table import Table
-
-    flag = "order depends on the rule" if found.order_depends_on_the_rule else "one order under all rules"
-    table = Table("condition", "forced", "#", "free", "#", "missing", "binary", "#", "signed", "#", "valid",
-                  box=None, pad_edge=False, caption=flag)  # fmt: skip
-    for s, rank in sorted(zip(found.standings, found.ranks, strict=True), key=lambda x: x[1]["forced"] or 0):
-        cells = [s.condition if s.model in ("", "model") else f"{s.model}: {s.condition}"]
-        for rule in ("forced", "free", "binary", "signed"):
-            value = getattr(s, rule)
-            shown = "–" if value is None else f"{value:.0%}" if rule == "binary" else f"{value:+.2f}"
-            cells += [shown, str(rank[rule] or "")]
-            if rule == "free":
-                cells.append("–" if s.missing is None else f"{s.missing:.0%}")
-        table.add_row(*cells, "–" if s.valid is None else f"{s.valid:.0%}")
-    return table
-
-
 @verb("eval leaderboard")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
@@ -345,7 +297,7 @@ def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
     if len(targets) > 1:
         raise InputError(f"these results are of different targets: {', '.join(sorted(targets))}")
     found = board(standings)
-    desk.result({"target": targets.pop(), **found.to_json()}, text=_board(found))
+    desk.result({"target": targets.pop(), **found.to_json()}, text=board_table(found))
 
 
 def _result(path: Path) -> dict[str, Any]:

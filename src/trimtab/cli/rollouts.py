@@ -170,7 +170,7 @@ def _make(
     data = unit_key([[r.question.id, [dict(m) for m in r.question.messages]] for r in todo])
     identity = {
         "questions": data,
-        "vectors": {n: v.hash for n, v in vectors.items()},
+        "vectors": {n: [v.hash, _layers(v, runner, flags)] for n, v in vectors.items()},
         "model": runner.info.id,
     }
     slug = f"{runner.info.id}-{Path(flags['dataset']).stem}"
@@ -185,6 +185,11 @@ def _make(
             bar.advance()
         rows = [run.done[unit_key(r.unit())] for r in todo]
     return rows, run.folder
+
+
+def _layers(vectors: ConceptVectors, runner: Any, flags: Mapping[str, Any]) -> list[int]:
+    """Where a file is steered: a new recommendation in its calibration is another run."""
+    return list(vectors.choose_layers(flags["layers"], runner.info.n_layers, flags["stream"]))
 
 
 def _table(found: Sequence[Summary]) -> Table:

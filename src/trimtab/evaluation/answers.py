@@ -74,11 +74,13 @@ def written(
     *,
     pattern: re.Pattern[str] = FIRST,
     sampling: Sampling | None = None,
+    ratios: bool = True,
     batch: int = BATCH,
 ) -> Written:
     """Generate, find each answer, and read the distribution from which its token was drawn, under the same plan.
 
-    The generated tokens are scored as they are, never as text that is tokenised again.
+    The generated tokens are scored as they are, never as text that is tokenised again. `ratios` False leaves the
+    log-ratios out (NaN), and the second pass that they cost.
     """
     if not len(prompts) == len(choices) == len(plans):
         raise InputError(
@@ -94,13 +96,14 @@ def written(
         samples += [c.samples[0] for c in done]
     texts = [engine.decode(s.tokens, special=True) for s in samples]
     found = [find_answer(t, pattern, thinking=_thinks(p)) for t, p in zip(texts, prompts, strict=True)]
-    ratios = _at_answers(engine, prompts, choices, plans, samples, found, batch)
+    read = found if ratios else [None] * len(found)
+    table = _at_answers(engine, prompts, choices, plans, samples, read, batch)
     return Written(
         tuple(None if f is None else f.said for f in found),
         tuple(texts),
         tuple(s.finish for s in samples),
         tuple(len(s.tokens) for s in samples),
-        ratios,
+        table,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.engines.base import check_messages
+from trimtab.engines.surface import check_messages
 from trimtab.engines.requests import Message, Sampling
 from trimtab.errors import InputError, Unsupported
 from trimtab.server.wire import FIELDS, CaptureField, ReadoutField

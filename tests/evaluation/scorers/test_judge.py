@@ -110,6 +110,15 @@ def test_a_server_that_stays_broken_is_an_error_and_no_mark_is_made_up(tmp_path)
     assert len(stub.seen) == 3 and not list(tmp_path.iterdir())
 
 
+def test_a_dead_endpoint_stops_the_run_without_waiting_for_the_rest():
+    many = [Answered(f"q{i}", f"a{i}") for i in range(60)]
+    with serving(lambda body, n: (500, "down")) as stub:
+        end = Endpoint(stub.url, "m", retries=1, sleep=lambda _: None)
+        with pytest.raises(TrimtabError, match="no answer"):
+            Judge(end, HONEST, workers=2).score(many)
+    assert len(stub.seen) < 30  # 120 attempts would be made for all of them
+
+
 @pytest.mark.parametrize(
     ("reply", "mend"),
     [((401, "no key"), "--api-key-env"), ((400, "logprobs not supported"), "--no-logprobs")],

@@ -10,6 +10,7 @@ from trimtab.engines import load_engine
 from trimtab.errors import FormatError, InputError, Mismatch, UnknownName, Unsupported
 from trimtab.evaluation.scorers import SCORERS, scorer_class
 from trimtab.evaluation.scorers.classifier import GroupedClassifier
+from trimtab.evaluation.scorers.corpus import joined, labelled_texts
 from trimtab.evaluation.scorers.embedders import SentenceEmbedder, TfidfEmbedder, choose, packaged
 from trimtab.evaluation.scorers.perplexity import Perplexity, pooled
 from trimtab.evaluation.scorers.repetition import Repetition, distinct, end_rate, repeated_share
@@ -169,6 +170,35 @@ def test_scores_are_probabilities_and_carry_their_embedder():
 def test_few_groups_are_refused():
     with pytest.raises(InputError, match="at least 5 groups"):
         GroupedClassifier.fit(["a", "b"] * 10, [True, False] * 10, ["one"] * 20)
+
+
+def test_a_corpus_whose_replies_are_the_same_on_both_sides_is_refused(tmp_path):
+    """Persona pairs differ in their prompts alone: a classifier of replies would learn nothing, and look fitted."""
+    rows = [
+        {"positive": chat("Be merry.", t), "negative": chat("Be sad.", t), "concept": "mood"}
+        for t in "abcdefgh"
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(InputError, match="100% of the replies"):
+        labelled_texts(path)
+    rows = [
+        {"positive": chat("q", f"{t} merry"), "negative": chat("q", f"{t} sad"), "concept": "mood"}
+        for t in "abcdefgh"
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found, labels, groups = labelled_texts(path)
+    assert found[0] == "a merry" and labels == [True] * 8 + [False] * 8
+    assert len(set(groups)) == 1  # all of them answer one question: they stay together
+
+
+def test_rows_that_share_any_key_share_a_group():
+    found = joined(["a", "b", "c", "d"], ["x", "x", "y", "z"], ["1", "2", "2", "3"])
+    assert found[0] == found[1] == found[2] != found[3]
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
 def test_no_embedder_named_takes_what_is_there():

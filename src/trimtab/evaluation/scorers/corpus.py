@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab.data import load
 from trimtab.data.contrast import Contrast, Item
 from trimtab.errors import InputError
+
+#: From this share of texts on both sides there is nothing to learn from them.
+MOST_SHARED = 0.5
 
 
 def text_of(item: Item) -> str:
@@ -24,7 +28,8 @@ def question_of(item: Item) -> str | None:
 def labelled_texts(
     path: Path, layout: str | None = None, concept: str | None = None
 ) -> tuple[list[str], list[bool], list[str]]:
-    """Texts, whether each is positive, and its group: the corpus's own, else its question, else its pair or itself."""
+    """Texts, whether each is positive, and its group: texts that share the corpus's group, or their question, or are
+    equal, are never parted."""
     found = load(path, layout=layout, concept=concept)
     if len(found) != 1:
         names = ", ".join(c.concept for c in found)
@@ -32,12 +37,36 @@ def labelled_texts(
     texts: list[str] = []
     labels: list[bool] = []
     groups: list[str] = []
+    questions: list[str | None] = []
     for positive, side in ((True, found[0].positive), (False, found[0].negative)):
-        names = side_groups(found[0], positive)
         texts += [text_of(i) for i in side]
         labels += [positive] * len(side)
-        groups += names
-    return texts, labels, groups
+        groups += side_groups(found[0], positive)
+        questions += [question_of(i) for i in side]
+    both = {t for t, p in zip(texts, labels) if p} & {t for t, p in zip(texts, labels) if not p}
+    shared = sum(t in both for t in texts) / len(texts)
+    if shared > MOST_SHARED:
+        raise InputError(
+            f"{shared:.0%} of the replies of {found[0].concept!r} stand on both sides of {path} (only their prompts "
+            "differ); a classifier reads replies: give a corpus whose texts themselves differ"
+        )
+    return texts, labels, joined(groups, [q or t for q, t in zip(questions, texts)])
+
+
+def joined(*keys: Sequence[str]) -> list[str]:
+    """One group per row, such that rows which share any of their keys share it (connected components)."""
+    parent: dict[tuple[int, str], tuple[int, str]] = {}
+
+    def root(node: tuple[int, str]) -> tuple[int, str]:
+        while parent.setdefault(node, node) != node:
+            node = parent[node]
+        return node
+
+    rows = [[(k, name) for k, name in enumerate(row)] for row in zip(*keys, strict=True)]
+    for first, *others in rows:
+        for other in others:
+            parent[root(other)] = root(first)
+    return [f"{k}:{name}" for k, name in (root(row[0]) for row in rows)]
 
 
 def side_groups(contrast: Contrast, positive: bool) -> list[str]:

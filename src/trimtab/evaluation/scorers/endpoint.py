@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Endpoint:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._sleep = sleep
         self._client: Any = None
+        self._lock = threading.Lock()
         self.calls = 0
 
     def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
@@ -126,14 +128,16 @@ class Endpoint:
     def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         import httpx
 
-        if self._client is None:
-            self._client = httpx.Client(headers=self._headers, timeout=self.timeout)
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(headers=self._headers, timeout=self.timeout)
         where = f"{self.url}/chat/completions"
         said = ""
         for attempt in range(self.retries + 1):
             wait = self.backoff * 2**attempt
             try:
-                self.calls += 1
+                with self._lock:
+                    self.calls += 1
                 reply = self._client.post(where, json=dict(body))
             except httpx.TransportError as error:
                 said = f"{type(error).__name__}: {error}"

@@ -115,7 +115,11 @@ class Judge(TextScorer):
             return mark
 
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            found = dict(zip(asked, pool.map(one, asked)))
+            try:
+                found = dict(zip(asked, pool.map(one, asked)))
+            except BaseException:  # a dead endpoint: do not wait for the retries of all that has not begun
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         empty = Mark(None, "empty answer")
         return [found.get((r.question, r.answer), empty) for r in rows]
 

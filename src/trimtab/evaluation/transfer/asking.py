@@ -58,6 +58,10 @@ class Asking:
         messages = [_messages(engine, r.question, system) for r in rows]
         return [slot(engine, m, self.slot, self.thinking) for m in messages]
 
+    def open_prompts(self, engine: Engine, rows: Sequence[Asked], system: str | None = None) -> list[Prompt]:
+        """Each question without anything begun for the model: what it answers freely, with reasoning if it reasons."""
+        return [engine.encode(_messages(engine, r.question, system), thinking=self.thinking) for r in rows]
+
     def choice(self, engine: Engine, rows: Sequence[Asked]) -> Choice:
         """The first tokens of yes and no, as they stand at the slot."""
         if engine.info.template_hash is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,7 @@ class Bench:
     neutral: tuple[Prompt, ...]
     free_tokens: int = 0
     seed: int = 0
+    _prompts: dict[tuple[str | None, str], list[Prompt]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -89,10 +90,17 @@ class Bench:
             engine, tuple(rows), asking, asking.choice(engine, rows), tuple(fitting), free_tokens, seed
         )
 
+    def _asked(self, system: str | None, how: str) -> list[Prompt]:
+        """Encoded once for all cells that share a system message."""
+        if (system, how) not in self._prompts:
+            encode = self.asking.prompts if how == "slot" else self.asking.open_prompts
+            self._prompts[system, how] = encode(self.engine, self.rows, system)
+        return self._prompts[system, how]
+
     def measure(self, cell: Cell) -> Measured:
         """All questions and neutral texts under one cell."""
         engine, n = self.engine, len(self.rows)
-        prompts = self.asking.prompts(engine, self.rows, cell.system)
+        prompts = self._asked(cell.system, "slot")
         plan = EMPTY if cell.plan is None else cell.plan
         found = forced(engine, prompts, [self.choice] * n, [plan] * n)
         neutral = engine.score([ScoreRequest(t, plan=plan) for t in self.neutral])
@@ -100,7 +108,10 @@ class Bench:
         if self.free_tokens:
             pattern = FINAL if re.search(r"final choice", self.asking.template, re.IGNORECASE) else FIRST
             options = Sampling(max_tokens=self.free_tokens, seed=self.seed)
-            done = written(engine, prompts, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options)
+            asked = self._asked(cell.system, "open")
+            done = written(
+                engine, asked, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options, ratios=False
+            )
             cut = float(np.mean([f == "length" for f in done.finish]))
             free = {
                 "said": done.said,

@@ -258,6 +258,12 @@ class _Study:
             for o in openings
             if o.strength is None
         ]
+        most = max((c.strength for c in self.cells), default=0.0)
+        said += [
+            f"{o.arm} is still coherent at {most:g}, the largest strength measured: its limit lies further out"
+            for o in openings
+            if o.strength == most
+        ]
         cuts = [m.cut for m in self.cells.values() if m.cut is not None]
         if cuts and max(cuts) - min(cuts) > CUT_DIFFERENCE:
             said.append(
