@@ -57,7 +57,9 @@ def held_out_drops(engine, path, concepts, prompts, samples):
         for dose in safe_range(file.calibration, c, f"layer_{LAYER}")
     ]
     sampling = Sampling(max_tokens=32, temperature=0.7, top_p=0.9, n=samples)
-    limit = CoherenceDrop(reference=Reference.load(embedded.data("trigrams.npz")), sampling=sampling)
+    limit = CoherenceDrop(
+        reference=Reference.load(embedded.data("trigrams.npz")), sampling=sampling, margin=0.0
+    )
     items = default_items(engine, "embedded", "report")[-prompts:]
     return limit.values(engine, plans, [i.encode(engine) for i in items])
 
@@ -73,7 +75,7 @@ def test_a_reduced_grid(engine, tmp_path, capsys, monkeypatch):
     # half the range is safe on other prompts too; how far the whole of it holds is measured in the full check
     dose = ends[1] / 2
     file = ConceptVectors.load(path)
-    limit = CoherenceDrop(reference=Reference.load(embedded.data("trigrams.npz")))
+    limit = CoherenceDrop(reference=Reference.load(embedded.data("trigrams.npz")), margin=0.0)
     items = default_items(engine, "embedded", "report", 8)
     plan = SteeringPlan.add(file, dose=dose, layers=[LAYER])
     assert limit.values(engine, [plan], [i.encode(engine) for i in items])[0] <= SLACK
