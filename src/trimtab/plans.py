@@ -177,9 +177,8 @@ def _find_concept(ref: str, library: Library) -> ConceptVectors | Direction:
     raise UnknownName.of("vector", ref, dict.fromkeys(known), "Load its file into the library first.")
 
 
-def _directions(p: Placement, library: Library, model: ModelInfo) -> list[Direction]:
+def _directions(p: Placement, found: ConceptVectors | Direction, model: ModelInfo) -> list[Direction]:
     """The placement's directions, one per layer."""
-    found = find_vector(p.vector, library)
     if isinstance(found, Direction):
         if found.site.stream != p.stream:
             raise Mismatch(f"direction {found.name!r} was made at {found.site}, not for stream {p.stream!r}")
@@ -225,14 +224,15 @@ def _resolve_placement(
             )
             for s in sites
         ]
-    directions = _directions(p, library, model)
+    found = find_vector(p.vector, library)
+    directions = _directions(p, found, model)
     share = 1 if p.per_layer else len(directions)
     out = []
     for d in directions:
         vectors[d.hash] = d.unit
         unit = _unit(d, share)
         row = p.op.row(unit).scaled(p.factor)
-        source = _source(p, d, share, row.shift) | _safe(p, d, library)
+        source = _source(p, d, share, row.shift) | _safe(p, d, found)
         gate = _resolve_gate(p, d.site, library, model, vectors)
         out.append(ResolvedPlacement(d.site, d.hash, row, gate=gate, source=source, **flags))
     return out
@@ -251,9 +251,8 @@ def _source(p: Placement, d: Direction, share: int, shift: float) -> dict[str, A
     return out
 
 
-def _safe(p: Placement, d: Direction, library: Library) -> dict[str, Any]:
+def _safe(p: Placement, d: Direction, found: ConceptVectors | Direction) -> dict[str, Any]:
     """The calibrated range of a dose at the direction's site, for receipts and warnings; {} where there is none."""
-    found = find_vector(p.vector, library)
     if not isinstance(found, ConceptVectors) or not isinstance(p.op, Add) or p.relative:
         return {}
     operator = "add-renormalised" if p.renormalise else "add"

@@ -206,3 +206,28 @@ def test_the_sign_is_told_by_behaviour(sign, verdict):
     if sign:
         expected = 2 * sign * 0.3 * TYPICAL * engine.slope
         assert check.difference.mean == pytest.approx(expected, abs=1e-4)
+
+
+class Says(PlantedEngine):
+    """Every sample of prompt k is text k of its plan's list: plain, then steered."""
+
+    texts = (["a b c d"] * 4, ["a b c d", "a b c x", "a b c d", "q r s t"])
+
+    def _sample(self, r, index):
+        from dataclasses import replace as changed
+
+        item = int(self.decode(r.prompt.tokens[:1])[1:])
+        return changed(super()._sample(r, index), text=self.texts[bool(r.plan.effective)][item])
+
+
+def test_the_coherence_drop_is_pooled_and_has_a_margin_over_prompts():
+    from trimtab.evaluation.coherence import Reference
+    from trimtab.evaluation.limits import CoherenceDrop
+
+    engine, plans = Says(), [wanted(PlantedEngine())[0].plan(0.2)]
+    reference = Reference.from_texts(["a b c d"])
+    bare = CoherenceDrop(reference=reference, margin=0.0).values(engine, plans, prompts(engine, 4))
+    assert bare[0] == pytest.approx(3 / 8)  # of two trigrams per text: none, one, none and two are unknown
+    upper = CoherenceDrop(reference=reference, margin=1.0).values(engine, plans, prompts(engine, 4))
+    drops = np.array([0, 0.5, 0, 1.0])  # all texts are equally long, so that the drop is a plain mean
+    assert upper[0] - bare[0] == pytest.approx(drops.std(ddof=1) / 2)

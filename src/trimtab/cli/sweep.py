@@ -168,7 +168,8 @@ class _Ask:
             target = None if flags["no_write"] else _target(output or path)
             slug = path.stem
         else:
-            contrasts = sources.load(flags["data"], prefixes=seen.token_prefixes())
+            chat = seen.chat_template if sources.chat_follows_model(flags["data"]) else None
+            contrasts = sources.load(flags["data"], chat=chat, prefixes=seen.token_prefixes())
             kept = [c for c in contrasts if not flags["concept"] or c.concept in flags["concept"]]
             if not kept:
                 raise InputError(f"{flags['data']} has none of {', '.join(flags['concept'])}")

@@ -1,7 +1,18 @@
 """Measuring what steering did. Each module is one idea; none of them loads a model by itself.
 
+An evaluation is items, conditions and a score: `samples.measure` runs them and keeps a row per sample.
+
+items           prompts under stable names, with continuations where a score wants them
+conditions      what is done to the model: nothing, a plan, a random direction, words in front
+samples         rows of items under conditions, in shared batches, resumed after any kill
+scores          rows to numbers, by name; `rescore` applies one to a finished run
+fluency         how well the model still writes under a condition; `coherence` is its trigram measure
 statistics      intervals, paired tests and corrections; the unit of resampling is the item
-coherence       how much of a text is made of word trigrams that a fixed reference corpus never used
+dose_response   rows over doses and the line through them; `slopes` what each item says
+limits          what a push costs; `calibration` solves for the largest push within a limit
+sign_check      whether + pushes towards the concept
+cells, curves   the axes of a sweep and what they gave; `sweep` chooses, `sweep_page` draws
+materials       prompts for models that bring none
 classifier      calibrated posteriors of a concept given a text
 log_ratio       log-odds of two answers at a forced slot, with the probability mass that both together hold
 answers         answers that the model writes itself, and the log-ratio at their own token
@@ -9,5 +20,5 @@ scorers         what an answer is worth: judge, classifier, perplexity, repetiti
 transfer        dilemmas: target and other values, strength chosen off the items, leaderboard
 readout         does a direction read corpora it was not made from; steer one concept, read all
 rollouts        questions × vectors × scales × samples; vectors and runs compared
-dose_response   rows over doses, and what can be said about them
+rule_traces     precision, recall and delay of rules on recorded readings
 """

@@ -3,7 +3,7 @@
     kl_p95, kl_mean   KL(steered ‖ plain) per token, in nats, over the first greedy tokens that the steered model writes
     delta_nll         nats per token that fixed neutral text loses under the plan
     repetition        share of repeated token trigrams in greedy text, less that of the plain model
-    coherence         drop of the trigram coherence of sampled text against a reference corpus
+    coherence         drop of the trigram coherence of sampled text against a reference corpus, upper bound over prompts
     invalid           share of yes/no questions whose answers hold less than half of the probability
 
 Every limit takes a list of (plan, prompts) at once, so that all searches of a calibration share batches.
@@ -170,19 +170,24 @@ def repeated(tokens: Sequence[int], n: int = 3) -> float:
 
 @dataclass(frozen=True)
 class CoherenceDrop(Limit):
-    """Drop of the trigram coherence (`evaluation.coherence`) of sampled text, pooled over prompts."""
+    """Drop of the trigram coherence (`evaluation.coherence`) of sampled text, pooled over prompts, with a margin.
+
+    The largest dose whose *sample* keeps a limit breaks it on other prompts half of the time, so that what must stay
+    within the limit is the upper end of a one-sided interval: drop + `margin` standard errors over prompts.
+    """
 
     name: ClassVar[str] = "coherence"
     default: ClassVar[float] = SLACK
-    unit: ClassVar[str] = "share of trigrams"
+    unit: ClassVar[str] = "share of trigrams, upper bound"
     limit: float = SLACK
     reference: Reference | None = None
+    margin: float = 1.645
     sampling: Sampling = field(
-        default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9, n=2)
+        default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9, n=4)
     )
 
     def values(self, engine: Engine, plans: Plans, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Plain less steered, one number per plan; text without three words counts as wholly incoherent."""
+        """Plain less steered plus the margin, one number per plan; text without three words is wholly incoherent."""
         if self.reference is None:
             raise InputError("the limit 'coherence' needs a reference corpus; give --reference FILE")
         requests = [
@@ -190,10 +195,20 @@ class CoherenceDrop(Limit):
             for plan in (None, *plans)
             for i, p in enumerate(prompts)
         ]
-        done, n = engine.generate(requests), len(prompts)
-        texts = [[s.text for c in done[k : k + n] for s in c.samples] for k in range(0, len(done), n)]
-        shares = np.nan_to_num(np.array([self.reference.coherence(t) for t in texts]))
-        return shares[0] - shares[1:]
+        counts = np.array([self._counts([s.text for s in c.samples]) for c in engine.generate(requests)])
+        known, all_ = np.moveaxis(counts.reshape(len(plans) + 1, len(prompts), 2), 2, 0).astype(float)
+        share = known.sum(1) / np.maximum(all_.sum(1), 1)
+        # Linearised: what each prompt adds to a ratio of sums.
+        parts = (known - share[:, None] * all_) / np.maximum(all_.mean(1, keepdims=True), 1)
+        n = len(prompts)
+        spread = (parts[0] - parts[1:]).std(1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(plans))
+        return share[0] - share[1:] + self.margin * spread
+
+    def _counts(self, texts: Sequence[str]) -> tuple[int, int]:
+        """Known trigrams and all of them."""
+        assert self.reference is not None
+        known = np.concatenate([self.reference.known(t) for t in texts])
+        return int(known.sum()), len(known)
 
 
 @dataclass(frozen=True)
@@ -209,7 +224,7 @@ class Invalid(Limit):
 
     def values(self, engine: Engine, plans: Plans, prompts: Sequence[Prompt]) -> np.ndarray:
         """One number per plan."""
-        answers = list(self.answers or _answers(engine))
+        answers = list(self.answers or _answers(engine, prompts[0]))
         scored = engine.score(
             [ScoreRequest(p, plan=plan, logprobs="last") for plan in plans for p in prompts]
         )
@@ -217,9 +232,10 @@ class Invalid(Limit):
         return (mass.reshape(len(plans), -1) < 0.5).mean(1)
 
 
-def _answers(engine: Engine) -> set[int]:
+def _answers(engine: Engine, prompt: Prompt) -> set[int]:
+    """First tokens of both answers, as they follow a prompt."""
     forms = ("Yes", " Yes", "yes", " yes", "YES", "No", " No", "no", " no", "NO")
-    return {int(engine._encode_continuation(f)[0]) for f in forms}
+    return {s.tokens[0] for s in engine.score([ScoreRequest(prompt, f) for f in forms])}
 
 
 def _greedy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from trimtab.directions import ConceptVectors
 from trimtab.engines.base import Engine, Progress
 from trimtab.errors import InputError
 from trimtab.extraction.method import Method
-from trimtab.recipes.neutral import measure, typical_norms
+from trimtab.recipes.neutral import NeutralStates, measure, typical_norms
 from trimtab.recipes.vectors import _describe, _fit, _origin, check, gather, with_read_site
 from trimtab.sites import Site
 
@@ -72,12 +73,11 @@ def extract_several(
     return {m.name: found[m.name] for m in methods}
 
 
-def _rows_of(neutral, shift: int, count: int):
+def _rows_of(neutral: NeutralStates, start: int, count: int) -> NeutralStates:
     """The neutral states of some of the rows that were measured together."""
-    from dataclasses import replace
-
+    own = slice(start, start + count)
     return replace(
         neutral,
-        mean={s: v[shift : shift + count] for s, v in neutral.mean.items()},
-        std={s: v[shift : shift + count] for s, v in neutral.std.items()},
+        mean={s: v[own] for s, v in neutral.mean.items()},
+        std={s: v[own] for s, v in neutral.std.items()},
     )

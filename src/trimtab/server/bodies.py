@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.engines.surface import check_messages
 from trimtab.engines.requests import Message, Sampling
+from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, Unsupported
 from trimtab.server.wire import FIELDS, CaptureField, ReadoutField
 

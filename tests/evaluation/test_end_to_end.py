@@ -1,0 +1,114 @@
+"""From a vector file to a dose that can be trusted, on the embedded model: calibrate, then sweep, by their verbs.
+
+The reduced grid runs with every `make test`; the whole one, with the exhaustive search that it is compared to, with
+`make check`.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from trimtab import embedded
+from trimtab.cli import main
+from trimtab.data import load
+from trimtab.directions import ConceptVectors
+from trimtab.engines import load_engine
+from trimtab.engines.requests import Sampling
+from trimtab.evaluation.coherence import SLACK, Reference
+from trimtab.evaluation.limits import CoherenceDrop
+from trimtab.evaluation.materials import default_items
+from trimtab.plans import SteeringPlan
+from trimtab.recipes import extract
+from trimtab.safe_range import safe_range
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
+LAYER = 3
+
+
+@pytest.fixture(scope="module")
+def engine():
+    if not (embedded.MODEL / "model.safetensors").exists():
+        pytest.skip("the embedded model is not in this checkout: build it with `python -m embedded.train`")
+    return load_engine("embedded")
+
+
+def vectors(engine, concepts, path):
+    contrasts = [c for c in load(embedded.data("pairs.jsonl")) if c.concept in concepts]
+    extract(engine, contrasts).save(path)
+    return path
+
+
+def call(capsys, monkeypatch, folder, *argv):
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    code = main([*map(str, argv), "--json", "--quiet"])
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    return json.loads(out.out)
+
+
+def held_out_drops(engine, path, concepts, prompts, samples):
+    """Fall of coherence at both ends of each calibrated range, on prompts that neither calibration nor sweep saw."""
+    file = ConceptVectors.load(path)
+    plans = [
+        SteeringPlan.add(file.only([c]), dose=dose, layers=[LAYER])
+        for c in concepts
+        for dose in safe_range(file.calibration, c, f"layer_{LAYER}")
+    ]
+    sampling = Sampling(max_tokens=32, temperature=0.7, top_p=0.9, n=samples)
+    limit = CoherenceDrop(
+        reference=Reference.load(embedded.data("trigrams.npz")), sampling=sampling, margin=0.0
+    )
+    items = default_items(engine, "embedded", "report")[-prompts:]
+    return limit.values(engine, plans, [i.encode(engine) for i in items])
+
+
+def test_a_reduced_grid(engine, tmp_path, capsys, monkeypatch):
+    path = vectors(engine, ["calm"], tmp_path / "calm.safetensors")
+    done = call(
+        capsys, monkeypatch, tmp_path, "calibrate", "embedded", path, "--layers", LAYER, "--limit", "coherence",
+        "--limit-items", 8, "--no-sign",
+    )  # fmt: skip
+    ends = {r["sign"]: r["strength"] for r in done["ranges"]}
+    assert 0.1 < ends[1] < 1.5 and 0.05 < ends[-1] < 1.5 and all(r["cost"] <= SLACK for r in done["ranges"])
+    # half the range is safe on other prompts too; how far the whole of it holds is measured in the full check
+    dose = ends[1] / 2
+    file = ConceptVectors.load(path)
+    limit = CoherenceDrop(reference=Reference.load(embedded.data("trigrams.npz")), margin=0.0)
+    items = default_items(engine, "embedded", "report", 8)
+    plan = SteeringPlan.add(file, dose=dose, layers=[LAYER])
+    assert limit.values(engine, [plan], [i.encode(engine) for i in items])[0] <= SLACK
+    swept = call(
+        capsys, monkeypatch, tmp_path, "sweep", "embedded", path, "--layers", "1,3,5", "--doses", "0.5",
+        "--limit-items", 6, "--max-tokens", 24, "--no-refine",
+    )  # fmt: skip
+    assert swept["choice"]["cell"]["layers"] == [3]
+    (final,) = swept["final"]
+    at = {r["dose"]: r for r in final["rows"]}
+    assert at[0.5]["score"] > at[0.5]["null_q95"] and final["study"]["item_slope"] > 0
+    assert ConceptVectors.load(path).calibration["layer"] == 3
+
+
+@pytest.mark.check
+def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
+    concepts = ["happy", "sad", "angry", "afraid", "calm"]
+    path = vectors(engine, concepts, tmp_path / "feelings.safetensors")
+    calibrated = call(
+        capsys, monkeypatch, tmp_path, "calibrate", "embedded", path, "--layers", LAYER, "--limit", "coherence",
+    )  # fmt: skip
+    assert {c["verdict"] for c in calibrated["signs"].values()} == {"right"}
+    drops = held_out_drops(engine, path, concepts, 32, 2)
+    assert np.max(drops) <= SLACK, drops
+    swept = call(capsys, monkeypatch, tmp_path, "sweep", "embedded", path)
+    assert calibrated["wall_s"] + swept["wall_s"] < 600
+    fine = ",".join(f"{d:.2f}" for d in np.arange(0.1, 1.01, 0.1))
+    exhaustive = call(
+        capsys, monkeypatch, tmp_path, "sweep", "embedded", path, "--doses", fine, "--limit-items", 32,
+        "--no-refine", "--no-write",
+    )  # fmt: skip
+    chosen, best = (s["choice"]["cell"]["layers"][0] for s in (swept, exhaustive))
+    assert abs(chosen - best) <= 1
+    for final in swept["final"]:
+        best = next(r for r in final["rows"] if r["dose"] == final["best_dose"])
+        assert best["low"] > best["null_q95"], final["concept"]
