@@ -180,7 +180,7 @@ class EvidenceBuilder:
         self._rows: dict[str, list[np.ndarray]] = {POSITIVE: [], NEGATIVE: []}
         self._places: dict[str, list[int]] = {POSITIVE: [], NEGATIVE: []}
         self._factor: np.ndarray | None = None
-        self._reservoir = _Reservoir()
+        self._reservoir: _Reservoir | None = None
 
     def add(
         self,
@@ -208,16 +208,20 @@ class EvidenceBuilder:
                 start = len(self._places[group])
                 self._places[group] += range(start, start + len(rows)) if given is None else given
         if "gram" in self.needs and len(positive):
-            found = np.subtract(batch[POSITIVE], batch[NEGATIVE], dtype=np.float64)
-            self._reservoir.add(found, self._places[POSITIVE][-len(found) :])
-            self._grow(found)
+            self._grow(np.subtract(batch[POSITIVE], batch[NEGATIVE], dtype=np.float64))
 
     def _grow(self, differences: np.ndarray) -> None:
         """Stack the differences, and fold them into a triangular factor once there are more than 2 * width of
-        them.
+        them; from then on the reservoir holds what is left of them.
         """
         stacked = differences if self._factor is None else np.concatenate([self._factor, differences])
+        places = self._places[POSITIVE]
+        if self._reservoir is not None:
+            self._reservoir.add(differences, places[-len(differences) :])
         if len(stacked) > 2 * stacked.shape[1]:
+            if self._reservoir is None:
+                self._reservoir = _Reservoir()
+                self._reservoir.add(stacked, places)
             stacked = np.asarray(np.linalg.qr(stacked, mode="r"))
         self._factor = stacked
 
@@ -235,21 +239,17 @@ class EvidenceBuilder:
             var={g: frozen(np.diag(c) if full else c, "float64") for g, c in cov.items()},
             paired=self.paired,
             factor=None if self._factor is None else self._ordered_factor(self._factor),
-            reservoir=None if self._whole else frozen(self._reservoir.rows, "float64"),
+            reservoir=None if self._reservoir is None else frozen(self._reservoir.rows, "float64"),
             cov={g: frozen(c, "float64") for g, c in cov.items()} if full else None,
             rows={g: self._ordered(g) for g in self._rows} if "rows" in self.needs else None,
             groups=self._groups,
             needs=self.needs,
         )
 
-    @property
-    def _whole(self) -> bool:
-        """Whether no differences were asked for, or all of them are still there."""
-        return self._factor is None or len(self._factor) == self._moments[POSITIVE].count
-
     def _ordered_factor(self, factor: np.ndarray) -> np.ndarray:
         """Differences in the comparison's order, or the triangle that they were folded into."""
-        return frozen(factor[np.argsort(self._places[POSITIVE])] if self._whole else factor, "float64")
+        whole = self._reservoir is None
+        return frozen(factor[np.argsort(self._places[POSITIVE])] if whole else factor, "float64")
 
     def _ordered(self, group: str) -> np.ndarray:
         """The group's rows in the comparison's order, however they came."""

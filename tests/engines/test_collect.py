@@ -118,6 +118,7 @@ def test_folded_differences_and_their_reservoir_stop_growing():
     builder = EvidenceBuilder(Site(0), {"gram"}, paired=True)
     for _ in range(20):
         builder.add(rows, rows + 1)
+        assert builder._reservoir is not None and builder._reservoir.rows is not None
         held.append((len(builder._factor), len(builder._reservoir.rows)))
     assert max(held) <= (2 * 64, RESERVOIR) and held[0][1] == held[-1][1] == RESERVOIR
 
