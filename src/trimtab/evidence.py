@@ -13,6 +13,9 @@ from trimtab.sites import Site
 
 POSITIVE, NEGATIVE = "positive", "negative"
 
+#: Differences that the reservoir of a folded second moment keeps: a share of them is known to .02.
+RESERVOIR = 512
+
 #: What a method may ask an engine to collect. `gram` is the second moment of paired differences, `cov` that
 #: of each group about its mean; both stream. `rows` keeps every row. The rest wait for the methods that need
 #: them.
@@ -27,7 +30,8 @@ class Evidence:
 
     `count, mean [width], var [width]` are always there. What a need adds, in the order of the comparison:
     `factor` [k, width] with factor.T @ factor = sum of d d^T over the paired differences d ("gram"; up to 2 *
-    width pairs they are its rows, above that it is a triangle); `cov`
+    width pairs they are its rows, above that it is a triangle, and `reservoir` [512, width] holds a uniform draw of
+    them); `cov`
     [width, width] per group; `rows` [n, width]; `tokens`, one [T, width] per text, of the tokens that its
     pooling could read; `gradients` [n, width] of an objective at the read position, with `loss_norms` [n], the
     squared norm of each row's gradient at the loss's own input; `logprobs` [n], nats per token; `weights`, the
@@ -41,6 +45,7 @@ class Evidence:
     var: Mapping[str, np.ndarray]
     paired: bool = False
     factor: np.ndarray | None = None
+    reservoir: np.ndarray | None = None
     cov: Mapping[str, np.ndarray] | None = None
     rows: Mapping[str, np.ndarray] | None = None
     groups: Mapping[str, tuple[str, ...]] | None = None
@@ -119,6 +124,35 @@ class _Moments:
         return self.scatter / max(1, self.count - 1)
 
 
+@dataclass
+class _Reservoir:
+    """A uniform draw of at most `RESERVOIR` rows from a stream: those whose place has the smallest hash, so that the
+    order in which rows come does not matter, and no seed is needed."""
+
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    rows: np.ndarray | None = None
+
+    def add(self, rows: np.ndarray, places: Sequence[int]) -> None:
+        keys = _hashed(np.asarray(places, np.uint64))
+        if len(self.keys) >= RESERVOIR:
+            new = keys < self.keys[-1]
+            rows, keys = rows[new], keys[new]
+        if not len(keys):
+            return
+        merged = np.concatenate([self.keys, keys])
+        order = np.argsort(merged)[:RESERVOIR]
+        stacked = rows if self.rows is None else np.concatenate([self.rows, rows])
+        self.keys, self.rows = merged[order], stacked[order]
+
+
+def _hashed(places: np.ndarray) -> np.ndarray:
+    """Distinct numbers without order [n] uint64 for distinct places (splitmix64)."""
+    x = places + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 class EvidenceBuilder:
     """Stream batches of rows into `Evidence`; memory stays at a few [width, width] arrays unless rows are
     asked for.
@@ -146,6 +180,7 @@ class EvidenceBuilder:
         self._rows: dict[str, list[np.ndarray]] = {POSITIVE: [], NEGATIVE: []}
         self._places: dict[str, list[int]] = {POSITIVE: [], NEGATIVE: []}
         self._factor: np.ndarray | None = None
+        self._reservoir: _Reservoir | None = None
 
     def add(
         self,
@@ -177,10 +212,16 @@ class EvidenceBuilder:
 
     def _grow(self, differences: np.ndarray) -> None:
         """Stack the differences, and fold them into a triangular factor once there are more than 2 * width of
-        them.
+        them; from then on the reservoir holds what is left of them.
         """
         stacked = differences if self._factor is None else np.concatenate([self._factor, differences])
+        places = self._places[POSITIVE]
+        if self._reservoir is not None:
+            self._reservoir.add(differences, places[-len(differences) :])
         if len(stacked) > 2 * stacked.shape[1]:
+            if self._reservoir is None:
+                self._reservoir = _Reservoir()
+                self._reservoir.add(stacked, places)
             stacked = np.asarray(np.linalg.qr(stacked, mode="r"))
         self._factor = stacked
 
@@ -198,6 +239,7 @@ class EvidenceBuilder:
             var={g: frozen(np.diag(c) if full else c, "float64") for g, c in cov.items()},
             paired=self.paired,
             factor=None if self._factor is None else self._ordered_factor(self._factor),
+            reservoir=None if self._reservoir is None else frozen(self._reservoir.rows, "float64"),
             cov={g: frozen(c, "float64") for g, c in cov.items()} if full else None,
             rows={g: self._ordered(g) for g in self._rows} if "rows" in self.needs else None,
             groups=self._groups,
@@ -206,7 +248,7 @@ class EvidenceBuilder:
 
     def _ordered_factor(self, factor: np.ndarray) -> np.ndarray:
         """Differences in the comparison's order, or the triangle that they were folded into."""
-        whole = len(factor) == self._moments[POSITIVE].count
+        whole = self._reservoir is None
         return frozen(factor[np.argsort(self._places[POSITIVE])] if whole else factor, "float64")
 
     def _ordered(self, group: str) -> np.ndarray:

@@ -1,32 +1,14 @@
 """Corpora in folders, and files of the field's own layouts: what each yields, and what it refuses in words."""
 
-import json
 import warnings
 
 import pytest
 
 from trimtab import data
 from trimtab.data.options import CorpusWarning
-from trimtab.errors import FormatError, InputError, MissingDependency, UnknownName
+from trimtab.errors import InputError, UnknownName
 
 pytestmark = pytest.mark.filterwarnings("error::trimtab.data.options.CorpusWarning")
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """Write {path: text or JSON value or list of JSON lines (.jsonl)} and return the folder."""
-
-    def make(files):
-        root = tmp_path / "corpus"
-        for name, content in files.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".jsonl") and not isinstance(content, str):
-                content = "".join(json.dumps(r) + "\n" for r in content)
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return root
-
-    return make
 
 
 # --- stories, paired, direct
@@ -238,82 +220,6 @@ def test_bad_answers(tree, rows, message):
         data.load(tree({"d.json": rows}) / "d.json")
 
 
-# --- judged responses
-
-
-def response(side, text, score=None, **more):
-    return {"role": "poet", "question": "q", "response": text, "score": score, "side": side, **more}
-
-
-def test_scored_responses_keep_every_row_and_its_score(tree):
-    rows = [
-        response("pos", "rose", 3, system="Be a poet."),
-        response("pos", "no", None),
-        response("neg", "plain", 0),
-        {"question": "q", "response": "default", "score": 1, "side": "default"},
-        response("pos", "lute", 2, role=None, concept="bard"),
-    ]
-    poet, bard = data.load(tree({"r.jsonl": rows}) / "r.jsonl")
-    assert (poet.scores, poet.negative_scores, poet.paired) == ((3, None), (0,), False)
-    assert [len(i) for i in poet.positive] == [3, 2] and poet.read_pooling == "mean_assistant"
-    assert "1 default responses to 'poet' are left out" in poet.notes[0]
-    assert "not paired: 1 questions have not as many positive as neg ones, e.g. 'q'" in poet.notes[1]
-    assert (bard.concept, bard.scores, bard.negative_scores) == ("bard", (2,), (1,))
-
-
-def judged_trait():
-    """Two questions under two instructions a side, the sides in different orders, and a default response each."""
-    rows = [
-        response(side, f"{side} {q} {i}", score + i, question=q, role=None, trait="calm")
-        for side, questions, score in (("pos", ("q1", "q2"), 80), ("neg", ("q2", "q1"), 10))
-        for q in questions
-        for i in (0, 1)
-    ]
-    plain = [
-        {"question": q, "response": f"default {q}", "score": 40, "side": "default"}
-        for q in ("q2", "q1", "q1", "q2")
-    ]
-    return [*rows, *plain]
-
-
-def test_judged_responses_to_the_same_question_are_pairs(tree):
-    path = tree({"r.jsonl": judged_trait()}) / "r.jsonl"
-    (calm,) = data.load(path)
-    assert calm.paired and calm.groups == ("q1", "q1", "q2", "q2")
-    said = [(p[-1]["content"], n[-1]["content"]) for p, n in zip(calm.positive, calm.negative)]
-    assert said == [(f"pos {q} {i}", f"neg {q} {i}") for q in ("q1", "q2") for i in (0, 1)]
-    assert (calm.scores, calm.negative_scores) == ((80, 81, 80, 81), (10, 11, 10, 11))
-    (calm,) = data.load(path, against="default")
-    assert calm.paired and [n[-1]["content"] for n in calm.negative] == [
-        f"default {q}" for q in "q1 q1 q2 q2".split()
-    ]
-    assert "4 neg responses to 'calm' are left out" in calm.notes[0]
-    with pytest.raises(UnknownName, match="against"):
-        data.load(path, against="pos")
-
-
-def test_a_side_that_is_asked_for_must_be_there(tree):
-    rows = [r for r in judged_trait() if r["side"] != "default"]
-    path = tree({"r.jsonl": rows}) / "r.jsonl"
-    with pytest.raises(InputError, match="'calm' has no default responses; leave --against default out"):
-        data.load(path, against="default")
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (response("good", "x"), "unknown side 'good'"),
-        (response("pos", "x", "high"), "score 'high'"),
-        (response("pos", " "), "'response' is missing, blank"),
-        (response("pos", "x", role=None), "needs a concept"),
-        (response("pos", "x", 3), "one-sided"),
-    ],
-)
-def test_bad_scored_responses(tree, row, message):
-    with pytest.raises(InputError, match=message):
-        data.load(tree({"r.jsonl": [row]}) / "r.jsonl")
-
-
 # --- tables of pairs
 
 
@@ -352,78 +258,6 @@ def test_labelled_json_lines_with_concepts(tree):
         ("a", ("a1",), ("a0",)),
         ("b", ("b1",), ("b0",)),
     ]
-
-
-# --- saved data sets
-
-
-def test_a_saved_data_set_needs_pyarrow(tree, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    root = tree({"state.json": {"_data_files": []}})
-    with pytest.raises(MissingDependency, match="pip install 'trimtab\\[datasets\\]'"):
-        data.load(root)
-
-
-def test_a_saved_data_set_of_pairs(tree):
-    pa = pytest.importorskip("pyarrow", reason="reading saved data sets needs pyarrow")
-    root = tree({"dataset_dict.json": {"splits": ["train", "test"]}})
-    for split in ("train", "test"):
-        folder = root / split
-        folder.mkdir()
-        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
-        table = pa.table({"positive": [f"{split} up"], "negative": [f"{split} low"], "extra": [1]})
-        with (
-            pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
-            pa.ipc.new_stream(sink, table.schema) as out,
-        ):
-            out.write_table(table)
-    (found,) = data.load(root)
-    assert found.positive == ("train up",) and "split train" in found.notes[0]
-    assert data.load(root / "test")[0].positive == ("test up",)
-    (root / "test/data.arrow").write_bytes(b"no arrow")
-    with pytest.raises(FormatError, match="is damaged"):
-        data.load(root / "test")
-
-
-def test_single_files_and_folders_of_parquet(tmp_path):
-    pa = pytest.importorskip("pyarrow", reason="reading saved data sets needs pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    labelled = pa.table({"text": ["up", "low", "high"], "label": [1, 0, 1], "concept": ["joy"] * 3})
-    parquet.write_table(labelled, tmp_path / "train.parquet")
-    for path in (tmp_path / "train.parquet", tmp_path):
-        (found,) = data.load(path)
-        assert (found.concept, found.positive, found.negative) == ("joy", ("up", "high"), ("low",))
-    named = pa.table({"positive": ["up", "so"], "negative": ["low", "no"], "group": ["a", None]})
-    with pa.OSFile(str(tmp_path / "mood.arrow"), "wb") as sink, pa.ipc.new_stream(sink, named.schema) as out:
-        out.write_table(named)
-    (found,) = data.load(tmp_path / "mood.arrow")
-    assert found.paired and found.concept == "mood" and found.groups == ("a", "row 2")
-
-
-def test_data_sets_that_are_refused(tmp_path):
-    pa = pytest.importorskip("pyarrow", reason="reading saved data sets needs pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "d.parquet"
-    parquet.write_table(pa.table({"question": ["why?"]}), path)
-    with pytest.raises(
-        FormatError, match="needs the columns positive and negative, or text and label; it has question"
-    ):
-        data.load(path)
-    parquet.write_table(
-        pa.table(
-            {"positive": ["up"], "negative": [None]},
-            schema=pa.schema([("positive", pa.string()), ("negative", pa.string())]),
-        ),
-        path,
-    )
-    with pytest.raises(InputError, match="row 1 is one-sided"):
-        data.load(path)
-    parquet.write_table(pa.table({"positive": pa.array([], pa.string())}), path)
-    with pytest.raises(InputError, match="holds no rows"):
-        data.load(path)
-    (tmp_path / "dataset_dict.json").write_text('{"splits": ["a", "b"]}')
-    with pytest.raises(InputError, match="has the splits a, b: name the folder of one"):
-        data.load(tmp_path)
 
 
 # --- recipes that cut by tokens, or name files

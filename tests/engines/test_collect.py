@@ -10,7 +10,7 @@ from trimtab.engines import collect
 from trimtab.engines.collect import Comparison
 from trimtab.engines.reference import ReferenceEngine
 from trimtab.errors import Unsupported
-from trimtab.evidence import NEGATIVE, POSITIVE, EvidenceBuilder
+from trimtab.evidence import NEGATIVE, POSITIVE, RESERVOIR, EvidenceBuilder
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
 
@@ -76,6 +76,28 @@ def test_what_nobody_collects_is_refused(engine):
         engine.collect(prompts(engine), [Comparison((0,), (1,))], SITES, {"mean", "attention_maps"})
 
 
+def test_a_reservoir_is_a_uniform_draw_whatever_the_order_and_the_batches():
+    places = np.arange(5000)
+    rows = np.stack([places, places % 7], 1).astype(float)
+
+    def drawn(order, batch):
+        builder = EvidenceBuilder(Site(0), {"gram"}, paired=True)
+        for start in range(0, len(order), batch):
+            at = order[start : start + batch]
+            builder.add(rows[at], np.zeros((len(at), 2)), (at.tolist(), at.tolist()))
+        return builder.finish().reservoir
+
+    found = drawn(places, 64)
+    assert len(found) == RESERVOIR == len(np.unique(found[:, 0]))
+    for batch, seed in ((1000, 1), (5000, 2), (7, 3)):
+        order = np.random.default_rng(seed).permutation(5000)
+        assert np.array_equal(found, drawn(order, batch))
+    quarters = np.histogram(found[:, 0], bins=4, range=(0, 5000))[0]
+    assert np.abs(quarters - RESERVOIR / 4).max() < 40  # four standard deviations
+    step = np.random.default_rng(0).permutation(5000)[:100]
+    assert drawn(step, 10) is not None and len(drawn(step, 10)) == 100
+
+
 @pytest.mark.parametrize(("needs", "kept"), [({"mean"}, False), ({"mean", "rows"}, True)])
 def test_memory_grows_only_where_rows_are_asked_for(needs, kept):
     builder = EvidenceBuilder(Site(0), needs, paired=True)
@@ -89,6 +111,16 @@ def test_memory_grows_only_where_rows_are_asked_for(needs, kept):
     table = 20 * 2 * rows.size * 8
     assert (grown > 0.9 * table) == kept
     assert kept or grown < 0.02 * table
+
+
+def test_folded_differences_and_their_reservoir_stop_growing():
+    rows, held = np.random.default_rng(0).standard_normal((512, 64)).astype(np.float32), []
+    builder = EvidenceBuilder(Site(0), {"gram"}, paired=True)
+    for _ in range(20):
+        builder.add(rows, rows + 1)
+        assert builder._reservoir is not None and builder._reservoir.rows is not None
+        held.append((len(builder._factor), len(builder._reservoir.rows)))
+    assert max(held) <= (2 * 64, RESERVOIR) and held[0][1] == held[-1][1] == RESERVOIR
 
 
 def test_a_round_holds_only_halves_of_pairs(engine, monkeypatch):

@@ -185,10 +185,12 @@ def pairs_vote(evidence: Evidence, raw: np.ndarray) -> tuple[float, dict[str, An
     """The sign that most pairs vote for, on UNCENTRED projections: centred ones have mean 0 and know nothing.
 
     While the evidence still holds the differences themselves each pair has one vote, and the share that agrees
-    is the `pair_accuracy`; else, and on a tie, the mean difference decides.
+    is the `pair_accuracy`; once they are folded those of its reservoir vote. Without any, and on a tie, the mean
+    difference decides.
     """
     lean = float(mean_difference(evidence) @ raw)
     found = differences(evidence)
+    found = evidence.reservoir if found is None else found
     if found is None:
         return (-1.0 if lean < 0 else 1.0), {}
     votes = found @ raw
