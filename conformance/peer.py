@@ -58,7 +58,10 @@ class Dialect(ABC):
 
 
 class PeerEngine(Engine):
-    """Requests go to vLLM as a client would send them: native n, ids of the client where it chose one."""
+    """Requests go to vLLM as a client would send them: native n, ids of the client where it chose one.
+
+    They carry no seeds: stock vLLM 0.32 on a CPU dies of a seeded request whose prompt is read in chunks.
+    """
 
     name = "vllm"
 
@@ -145,7 +148,7 @@ class PeerEngine(Engine):
         assert isinstance(request.plan, ResolvedPlan)
         sites = () if request.capture is None else request.capture.sites
         return {
-            "n": s.n, "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k, "seed": s.seed,
+            "n": s.n, "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k,
             "max_tokens": s.max_tokens, "ignore_eos": s.ignore_eos, "logprobs": 0, "stop": list(s.stop) or None,
             "extra_args": self.dialect.extra(request.plan, sites) or None,
         }  # fmt: skip
@@ -156,8 +159,7 @@ class PeerEngine(Engine):
             for j, done in enumerate(output.outputs):
                 sample = self._sample(request, output, done)
                 for token, value in zip(sample.tokens, sample.logprobs, strict=True):
-                    last = len(sample.tokens) - 1
-                    yield Event(i, j, token, sample.text if token is last else "", float(value))
+                    yield Event(i, j, token, "", float(value))
                 yield Event(i, j, sample=sample)
 
     def _sample(self, request: Request, output: Any, done: Any) -> Sample:
@@ -231,7 +233,7 @@ class PeerStand(VllmStand):
         orders = []
         for r in requests:
             engine.dialect.check(r.plan)
-            fields = {"n": r.n, "temperature": r.temperature, "seed": 5 if r.temperature else None}
+            fields = {"n": r.n, "temperature": r.temperature}
             fields |= {"max_tokens": r.new, "ignore_eos": True, "logprobs": 0}
             orders.append(
                 (r.id, r.tokens, {**fields, "extra_args": engine.dialect.extra(r.plan, ()) or None})

@@ -144,7 +144,7 @@ def concurrency(s: Subject) -> str:
     requests = [
         s.ask(
             s.fresh(10 + 3 * i), plans[i % len(plans)], new=8, temperature=float(i % 2), seed=i,
-            capture=watch(s.sites[i % len(s.sites)], positions="generated") if i % 3 == 0 else None,
+            capture=s.watch(s.sites[i % len(s.sites)], positions="generated") if i % 3 == 0 else None,
         )
         for i in range(12)
     ]  # fmt: skip

@@ -142,7 +142,7 @@ def preemption(s: Subject) -> str:
     length, new = limit // 2, limit - limit // 2 - 1
     plans = plans_of_every_kind(s, length)
     names = [list(plans)[i % len(plans)] for i in range(s.stand.batch)]
-    spec = watch(s.middle, s.last)
+    spec = s.watch(s.middle, s.last)
     requests = [s.ask(s.fresh(length), plans[n], new=new, capture=spec) for n in names]
     before = s.stand.preemptions(s.engine)
     done = s.run(requests)
@@ -185,7 +185,7 @@ def registered_twice(s: Subject) -> str:
     plan, prompt = s.place(Add(amount=s.push(s.middle, 0.8)), s.middle), s.fresh(70)
     worst = 0.0
     for chosen in (plan, EMPTY, plan):
-        request = s.ask(prompt, chosen, capture=watch(s.middle))
+        request = s.ask(prompt, chosen, capture=s.watch(s.middle))
         worst = max(worst, s.right(s.one(request), request))
     return f"off by {worst:.1g} nats"
 

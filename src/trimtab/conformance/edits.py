@@ -66,6 +66,7 @@ def identity(s: Subject) -> str:
         "Pin scaled by 0": s.place(Pin(9.0), site).scaled(0.0),
         "positions never reached": s.place(Pin(9.0), site, positions={"after": 100_000}),
     }
+    nothing = {n: p for n, p in nothing.items() if s.able(s.ask(s.prompts[0], p))}
     plain = s.one(s.ask(s.prompts[0], EMPTY, capture=spec))
     ensure(plain.applied.fingerprint == "plain", "the receipt of a plain request does not say plain")
     s.right(plain, s.ask(s.prompts[0]), "the plain engine")

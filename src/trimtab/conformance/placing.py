@@ -82,6 +82,7 @@ def decode_steps(s: Subject) -> str:
             Add(amount=a), s.middle, positions={"ranges": [[i, i + 1] for i in range(0, 40, 2)]}
         ),
     }
+    plans = {n: p for n, p in plans.items() if s.able(s.ask(prompt, p))}
     for name, plan in plans.items():
         for temperature in (0.0, 1.0):
             request = s.ask(prompt, plan, new=12, temperature=temperature)
@@ -96,7 +97,7 @@ def chunking(s: Subject) -> str:
     """A prompt that is read in chunks gives what it gives whole, with edits that begin and end inside chunks."""
     size, worst = s.stand.chunk, 0.0
     engine = s.stand.in_chunks(s.engine)
-    a, spec = s.push(s.middle, 0.6), watch(s.middle, s.last)
+    a, spec = s.push(s.middle, 0.6), s.watch(s.middle, s.last)
     plans = {
         "plain": EMPTY,
         "all": s.place(Add(amount=a), s.middle),
@@ -106,6 +107,7 @@ def chunking(s: Subject) -> str:
         "over an edge": s.place(Add(amount=a), s.middle, positions={"ranges": [[size - 2, 2 * size + 1]]}),
         "the last token": s.place(Add(amount=2 * a), s.middle, positions="last_prompt"),
     }
+    plans = {n: p for n, p in plans.items() if s.able(s.ask(s.fresh(2 * size), p))}
     lengths = (3 * size - 5, 2 * size + 1)  # the last chunk of the second is one token, as a decoding step is
     for length in lengths:
         prompt = s.fresh(length)

@@ -56,6 +56,7 @@ class Subject:
         self._pool = np.array(engine.encode(POOL, bare=True).tokens[1:])
         self._fresh = 0
         self.layers = self._layers()
+        self.captures = self.able(self.ask(self.prompts[0], EMPTY, capture=watch(Site(self.layers[0]))))
         dtype = engine.info.dtype
         if dtype not in BOUNDS:
             raise InputError(f"the kit knows no bounds for {dtype}; it knows {', '.join(BOUNDS)}")
@@ -216,8 +217,19 @@ class Subject:
     def states(
         self, plan: PlanLike, site: Site, at: str = "after", prompt: Prompt | None = None
     ) -> np.ndarray:
-        """Captured states [T, width] of a prompt (the first)."""
-        return self.engine.capture(prompt or self.prompts[0], [site], at=at, plan=plan)[0][site]
+        """Captured states [T, width] of a prompt (the first). An engine that sees only what is behind the edits shows
+        what was before them without them, where the plan has no other site."""
+        prompt = prompt or self.prompts[0]
+        try:
+            return self.engine.capture(prompt, [site], at=at, plan=plan)[0][site]
+        except Unsupported:
+            if at == "after" or not self.captures or self.resolved(plan, prompt).sites != (site,):
+                raise
+            return self.engine.capture(prompt, [site], plan=EMPTY)[0][site]
+
+    def watch(self, *sites: Site, positions: Any = "all") -> CaptureSpec | None:
+        """What to capture besides; nothing on an engine (not one of trimtab's) that captures nothing."""
+        return CaptureSpec(sites, positions) if self.captures else None
 
     # --- what is expected ---------------------------------------------------------------------------------------
 
