@@ -242,9 +242,8 @@ def test_a_plan_that_breaks_states_loses_its_request_alone(subject, positions):
         engine.epoch = epoch
         with pytest.raises(SteeringLost, match="not finite"):
             engine.generate(request)
-    shared = (
-        0 if positions == "all" else 4 * BLOCK
-    )  # the blocks before the first steered token are everybody's
+    # The blocks before the first steered token are everybody's.
+    shared = 0 if positions == "all" else 4 * BLOCK
     assert settled(engine)["programs"] == 0
     assert counted("prefix_cache_hits") - hits == 2 * shared
     # Every block of the cache is written anew, also those that held what was not finite.
