@@ -35,7 +35,6 @@ from engines.vllm_cases import (
 from engines.vllm_soak import Soak
 from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
-from trimtab.engines.vllm.generation import Batch, Order
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, Unsupported
 from trimtab.interventions import Add
@@ -102,20 +101,21 @@ def test_the_cache_is_shared_up_to_the_first_steered_block(subject):
     assert stronger.cached == 0
 
 
-def preemptions() -> float:
+def counted(what: str) -> float:
+    """One of vLLM's own counters."""
     from vllm.v1.metrics.reader import get_metrics_snapshot
 
-    return sum(m.value for m in get_metrics_snapshot() if m.name == "vllm:num_preemptions")  # type: ignore[attr-defined]
+    return sum(m.value for m in get_metrics_snapshot() if m.name == f"vllm:{what}")  # type: ignore[attr-defined]
 
 
 def test_preemption_changes_nothing(subject):
     """More requests than blocks: some are thrown out and begin again, with their captures."""
-    before = preemptions()
+    before = counted("num_preemptions")
     kinds = cases(subject, base(2))
     batch = [replace(c, prompt=Prompt(base(10 + i))) for i, c in enumerate([*kinds, *kinds[1:5]])]
     batch = [replace(c, plan=subject.engine.resolve(mixed(subject)[c.name], c.prompt)) for c in batch]
     run(subject, batch, (Site(1), Site(subject.last)), new=150)
-    assert preemptions() > before, "nothing was preempted; the test shows nothing"
+    assert counted("num_preemptions") > before, "nothing was preempted; the test shows nothing"
     for case in batch:
         check(subject, case, 3 * EXACT)  # 300 tokens of float32, through weights that amplify
 
@@ -236,16 +236,16 @@ def test_a_plan_that_breaks_states_loses_its_request_alone(subject, positions):
     for case in batch:
         check(subject, case)
     # As a client would come that knows nothing of the loss: with the same key of the prefix cache.
-    engine.epoch = epoch
-    with pytest.raises(SteeringLost, match="not finite"):
-        engine.generate(request)
-    engine.epoch = epoch
-    mild = Order(request.prompt.tokens, engine.resolve(request.plan, request.prompt), {"max_tokens": 1})
-    flight = Batch(engine, [mild])
-    with pytest.raises(SteeringLost):
-        next(iter(flight))
-    flight.close()
+    settled(engine)
+    hits = counted("prefix_cache_hits")
+    for _ in range(2):
+        engine.epoch = epoch
+        with pytest.raises(SteeringLost, match="not finite"):
+            engine.generate(request)
+    # The blocks before the first steered token are everybody's.
+    shared = 0 if positions == "all" else 4 * BLOCK
     assert settled(engine)["programs"] == 0
+    assert counted("prefix_cache_hits") - hits == 2 * shared
     # Every block of the cache is written anew, also those that held what was not finite.
     everywhere = [replace(c, prompt=Prompt(base(40 + i))) for i, c in enumerate(cases(subject, base(32)) * 2)]
     everywhere = [replace(c, plan=engine.resolve(mixed(subject)[c.name], c.prompt)) for c in everywhere]

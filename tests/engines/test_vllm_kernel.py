@@ -15,7 +15,8 @@ from engines.registry import coordinates, every_operator, gap, place  # noqa: E4
 from engines.subjects import Subject  # noqa: E402
 from trimtab.engines.vllm.bank import Bank  # noqa: E402
 from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
-from trimtab.engines.vllm.programs import Programs, stretches  # noqa: E402
+from trimtab.engines.vllm.programs import Programs, Stretch, stretches  # noqa: E402
+from trimtab.engines.vllm.steps import Span, Tracked, overflown  # noqa: E402
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json, ticket_of  # noqa: E402
 from trimtab.errors import InputError  # noqa: E402
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin  # noqa: E402
@@ -230,6 +231,30 @@ def test_a_plan_that_breaks_states_loses_its_request_alone(world, split, kind):
         assert np.array_equal(calm.after[id], storm.after[id], equal_nan=True)
     storm.run([("bad", 9, 1)])
     assert list(storm.lost) == ["bad"]  # and stays lost
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_overflow_is_seen_in_the_type_of_the_activations(dtype):
+    """Two halves of a state may be finite where their sum, which the next layer computes, is not."""
+    big = float(torch.finfo(dtype).max)
+
+    def span(start: int, steered: bool) -> Span:
+        return Span(
+            Tracked(f"r{start}", Ticket("k"), (Stretch(0, None, None),) * steered), start, start + 2, 0
+        )
+
+    spans = [span(0, True), span(2, False), span(4, True), span(6, True)]
+    hidden, residual = (torch.zeros(8, WIDTH, dtype=dtype) for _ in range(2))
+    assert overflown(spans, hidden, residual) == []
+    hidden[0, 3] = residual[0, 4] = hidden[1, 3] = big  # large, and finite
+    hidden[2, 1] = torch.nan  # a plain request's own affair
+    assert overflown(spans, hidden, residual) == []
+    hidden[5, 0] = residual[5, 0] = 0.75 * big
+    hidden[6, 0] = torch.nan
+    assert [s.start for s in overflown(spans, hidden, residual)] == [4, 6]
+    residual[5, 0] = 0.0
+    assert [s.start for s in overflown(spans, hidden, residual)] == [6]
+    assert [s.start for s in overflown(spans, hidden, None)] == [6]
 
 
 def test_large_states_that_are_finite_are_no_loss(world):

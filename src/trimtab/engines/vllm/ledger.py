@@ -33,19 +33,17 @@ class Record:
         """The captured states [n, width] at `positions`. What was computed again, after a preemption, replaces the
         first."""
         parts = self.captured.get(layer, [])
-        width = parts[0][1].shape[1] if parts else 0
         place = np.full(len(self.passed), -1)
-        place[positions] = np.arange(len(positions))
-        out, filled = np.empty((len(positions), width), np.float32), np.zeros(len(positions), dtype=bool)
-        for where, states in parts:
-            to = place[where]
-            out[to[to >= 0]] = states[to >= 0]
-            filled[to[to >= 0]] = True
-        if not filled.all():
-            raise SteeringLost(
-                f"{(~filled).sum()} of {len(filled)} captured states of layer {layer} never arrived"
-            )
-        return out
+        if parts:
+            where = np.concatenate([w for w, _ in parts])
+            place[where] = np.arange(len(where))
+        index = place[positions]
+        lacking = int((index < 0).sum())
+        if lacking:
+            raise SteeringLost(f"{lacking} of {len(index)} captured states of layer {layer} never arrived")
+        states = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, 0), np.float32)
+        in_order = len(index) == len(states) and bool((np.diff(index) == 1).all())
+        return states if in_order else states[index]
 
     def reading(self, layers: Sequence[int], position: int) -> list[np.ndarray] | None:
         """The products [concepts] with the readout's rows at each layer; None until they are there."""
