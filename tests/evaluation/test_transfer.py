@@ -134,6 +134,8 @@ def test_values_on_both_sides_cancel_and_absent_ones_do_not_count():
         "x", "s", (Action(TO_DO, "a", ("trust", "care", "trust")), Action(NOT_TO_DO, "b", ("trust", "care")))
     )
     assert (d.label("trust"), d.label("care"), d.label("honesty")) == (1, 0, 0)
+    twice = Dilemma("y", "s", (Action(TO_DO, "a", ()), Action(NOT_TO_DO, "b", ("care", "care"))))
+    assert twice.label("care") == -1  # a side is a side, however often it is named
     items = Items.of([d, DILEMMAS[0]], Asking(template="{action}").rows([d, DILEMMAS[0]]))
     assert len(items.score(np.ones(4), "trust")) == 1
 

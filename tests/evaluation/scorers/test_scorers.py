@@ -251,7 +251,11 @@ def test_sentence_embeddings_are_mean_pooled_and_normalised_whatever_the_batch(t
 @pytest.mark.engine
 def test_other_poolings_and_modules_are_refused_or_followed(tmp_path):
     folder = sentence_folder(tmp_path, pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
-    assert SentenceEmbedder(folder).pooling == "cls"
+    one = SentenceEmbedder(folder)
+    other = SentenceEmbedder(
+        sentence_folder(tmp_path, pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
+    )
+    assert one.pooling == "cls" and one.identity != other.identity  # same shape, other weights
     with pytest.raises(Unsupported, match="pools by"):
         SentenceEmbedder(sentence_folder(tmp_path, pooling_mode_max_tokens=True))
 

@@ -76,11 +76,18 @@ class SentenceEmbedder(Embedder):
             if importlib.util.find_spec(package) is None:
                 raise MissingDependency.of(package, "hf", "a sentence-embedding model")
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
-        self._tokenizer = AutoTokenizer.from_pretrained(self.transformer, local_files_only=True)
-        self._model = AutoModel.from_pretrained(self.transformer, local_files_only=True).eval()
-        config = (self.transformer / "config.json").read_bytes()
-        self.identity = f"{self.folder.name} ({self.pooling}, {hashlib.sha256(config).hexdigest()[:8]})"
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # the command line shows progress in its own way
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(self.transformer, local_files_only=True)
+            self._model = AutoModel.from_pretrained(self.transformer, local_files_only=True).eval()
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+        name = "/".join(self.folder.resolve().parts[-2:])
+        self.identity = f"{name} ({self.pooling}, {_content(self.transformer)})"
 
     def fit(self, texts: Sequence[str]) -> None:
         """Nothing to learn."""
@@ -128,6 +135,17 @@ def _described(folder: Path) -> tuple[Path, str, int]:
         json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length") if settings.is_file() else None
     )
     return transformer, pooling, int(most or 512)
+
+
+def _content(folder: Path) -> str:
+    """Hash of configuration and weights: two models of one shape are two embedders."""
+    digest = hashlib.sha256()
+    for file in sorted(
+        p for p in folder.iterdir() if p.name == "config.json" or p.suffix in (".safetensors", ".bin")
+    ):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:8]
 
 
 def _pooling(config: dict[str, Any], folder: Path) -> str:
