@@ -13,7 +13,9 @@ def prompts(tmp_path):
     path = tmp_path / "prompts.jsonl"
     words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
     rows = [
-        {"prompt": f"{s} {v} really", "continuations": words} for s in ("I", "we", "you") for v in ("feel", "seem")
+        {"prompt": f"{s} {v} really", "continuations": words}
+        for s in ("I", "we", "you")
+        for v in ("feel", "seem")
     ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return path
@@ -44,7 +46,18 @@ def test_the_range_is_written_into_the_file_and_warned_of(calibrate, trimtab, jo
     assert done.record["signs"]["joy"]["difference"] > 0 and after.calibration["sign"]["joy"]["n"] == 3
     entry = after.calibration["safe"]["joy"]["layer_2"]["add"]
     assert (entry["limit"], entry["value"], entry["prompts"], entry["model"]) == ("kl_mean", 0.2, 3, "tiny")
-    plain = ("generate", "tiny", "--engine", "reference", "--prompt", "I feel", "--steer", joy, "--layers", "2")
+    plain = (
+        "generate",
+        "tiny",
+        "--engine",
+        "reference",
+        "--prompt",
+        "I feel",
+        "--steer",
+        joy,
+        "--layers",
+        "2",
+    )
     assert "beyond" not in trimtab(*plain, "--dose", high * 0.9).err
     far = trimtab(*plain, "--dose", high * 1.5, "--json")
     assert "beyond its calibrated safe range (1.5 times)" in far.err
