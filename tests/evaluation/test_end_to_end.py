@@ -87,7 +87,9 @@ def test_a_reduced_grid(engine, tmp_path, capsys, monkeypatch):
     (final,) = swept["final"]
     at = {r["dose"]: r for r in final["rows"]}
     assert at[0.5]["score"] > at[0.5]["null_q95"] and final["study"]["item_slope"] > 0
-    assert ConceptVectors.load(path).calibration["layer"] == 3
+    after = ConceptVectors.load(path)
+    assert after.calibration["layer"] == 3  # beside the range, which stays
+    assert safe_range(after.calibration, "calm", f"layer_{LAYER}") == (-ends[-1], ends[1])
 
 
 @pytest.mark.check

@@ -93,6 +93,8 @@ def test_choosing_needs_coherence_and_says_when_two_cells_are_alike():
     assert found.cell.layers == (1,) and found.doses == {"joy": 0.2}
     assert "cannot tell apart" in found.reason
     assert choose([strong]).runner_up is None
+    gap = curve(1, [[0, 0], [0.1, 0.1], [9, 9]], good=[True, False, True])
+    assert choose([gap]).doses == {"joy": 0.0}  # beyond an incoherent dose nothing is trusted
     nan = curve(3, [[np.nan, 0], [1, 1], [1, 1]])
     assert choose([nan, strong]).cell.layers == (1,)
     with pytest.raises(InputError, match="no cell"):

@@ -90,7 +90,7 @@ def calibrate(
         vectors = with_norms(runner, vectors, desk.note)
         wanted = [Search(vectors.only([s.concept]), s.site, s.operator, s.sign, s.positions) for s in wanted]
         items = _items(runner, model, given, flags["limit_items"])
-        cut = max(1, round(SOLVE * len(items)))
+        cut = len(items) if flags["no_sign"] else max(1, round(SOLVE * len(items)))
         receipt = _receipt(runner, limit, items[:cut], flags["positions"])
         identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors)}
         with desk.run(path.stem, identity=identity, revision=runner.info.revision) as run:

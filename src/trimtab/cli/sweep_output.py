@@ -113,10 +113,11 @@ def warnings_of(found: Sweep) -> list[str]:
     final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
     said = [f"{c.concept}: {w}" for c in final for w in c.warnings]
     for curve in final:
-        point = next(p for p in curve.points if p.dose == found.choice.doses[curve.concept])
-        if not point.good:
+        dose, (_, high) = found.choice.doses[curve.concept], curve.study().coherence_range
+        if not dose <= high:
             said.append(
-                f"{curve.concept}: at dose {point.dose:+.3g}, chosen on other items, the text is not coherent on these"
+                f"{curve.concept}: dose {dose:+.3g} was chosen on other items, and on these the text stays coherent "
+                f"only up to {high:+.3g}"
             )
     others = sum(bool(c.warnings) for c in found.curves if c.cell != found.choice.cell)
     if others:

@@ -57,8 +57,13 @@ class Curve:
 
     @property
     def best(self) -> Point:
-        """The coherent point at a dose ≥ 0 with the highest mean; the smaller dose where two are equal."""
-        kept = [p for p in self.points if p.dose >= 0 and p.good and p.finite]
+        """The point with the highest mean among the doses from 0 up to the first that is not coherent; the smaller dose
+        where two are equal. What lies beyond an incoherent dose is not trusted, coherent or not."""
+        kept: list[Point] = []
+        for p in (p for p in self.points if p.dose >= 0):
+            if not (p.good and p.finite):
+                break
+            kept.append(p)
         return max(kept, key=lambda p: (float(p.items.mean()), -p.dose), default=self.plain)
 
     @property

@@ -173,7 +173,8 @@ class CoherenceDrop(Limit):
     """Drop of the trigram coherence (`evaluation.coherence`) of sampled text, pooled over prompts, with a margin.
 
     The largest dose whose *sample* keeps a limit breaks it on other prompts half of the time, so that what must stay
-    within the limit is the upper end of a one-sided interval: drop + `margin` standard errors over prompts.
+    within the limit is the upper end of a one-sided interval: drop + `margin` standard errors over prompts. The margin
+    is that of 99 %, because a file holds many ranges and the search looks for the largest dose that passes.
     """
 
     name: ClassVar[str] = "coherence"
@@ -181,7 +182,7 @@ class CoherenceDrop(Limit):
     unit: ClassVar[str] = "share of trigrams, upper bound"
     limit: float = SLACK
     reference: Reference | None = None
-    margin: float = 1.645
+    margin: float = 2.326
     sampling: Sampling = field(
         default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9, n=4)
     )
