@@ -1,4 +1,4 @@
-"""`trimtab score`: the texts of a run, scored again."""
+"""`trimtab score`: the texts of a run scored again, or recorded readings judged by rules."""
 
 from __future__ import annotations
 
@@ -7,25 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trimtab.errors import InputError
+
 from .evaluating import settings_of
 from .frame import Desk, verb
 
 if TYPE_CHECKING:
     from trimtab.evaluation.rescore import Line
+    from trimtab.evaluation.rule_traces import Rate, RuleScore
 
 
 @verb("score")
-@click.argument("run")
-@click.option("--score", required=True, help="classifier, logprob or projection; see docs/evaluation.md.")
+@click.argument("run", metavar="RUN|TRACES")
+@click.option("--score", default=None, help="classifier, logprob or projection; see docs/evaluation.md.")
 @click.option("--score-set", multiple=True, metavar="KEY=VALUE", help="Set a knob of the score.")
 @click.option(
     "--concept", multiple=True, help="Concepts to score [default: those of the run]; may be repeated."
 )
-def score(desk: Desk, run: str, score: str, score_set: tuple[str, ...], concept: tuple[str, ...]) -> None:
+@click.option(
+    "--rules", type=click.Path(path_type=Path), default=None,
+    help="Judge these rules on TRACES, a JSONL file of readings whose truth is known; see docs/evaluation.md.",
+)  # fmt: skip
+def score(
+    desk: Desk,
+    run: str,
+    score: str | None,
+    score_set: tuple[str, ...],
+    concept: tuple[str, ...],
+    rules: Path | None,
+) -> None:
     """Score the rows of the folder RUN again, without a model and without generating.
 
     Writes scores-NAME.jsonl and metrics-NAME.json beside them; samples.jsonl is never changed.
+    With --rules: precision, recall and delay of rules on recorded readings.
     """
+    if (rules is None) == (score is None):
+        raise InputError("give one of --score (for the texts of a run) and --rules (for recorded readings)")
+    if rules is not None:
+        return _judge_rules(desk, Path(run), rules)
+    assert score is not None
     from trimtab.evaluation.rescore import concepts_of, read_rows, rescore, summary
     from trimtab.evaluation.scores import open_score
     from trimtab.records import json_line
@@ -47,6 +67,38 @@ def score(desk: Desk, run: str, score: str, score_set: tuple[str, ...], concept:
     (folder / f"metrics-{score}.json").write_text(json_line(figures) + "\n", encoding="utf-8")
     desk.result({"run": run, **figures}, text=_table(lines, score))
     desk.note(f"{len(scored)} rows scored; wrote {folder / f'scores-{score}.jsonl'}")
+
+
+def _judge_rules(desk: Desk, traces: Path, file: Path) -> None:
+    from trimtab.evaluation.rule_traces import read_traces, score_rules
+    from trimtab.rules import load_rules
+
+    try:
+        rules = load_rules(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+    found = score_rules(rules, read_traces(traces))
+    desk.result({"traces": str(traces), "rules": [f.to_json() for f in found]}, text=_rules_table(found))
+
+
+def _rules_table(found: list[RuleScore]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    def rate(r: Rate) -> str:
+        return "–" if not r.n else f"{r.value:.2f} [{r.interval[0]:.2f}, {r.interval[1]:.2f}]"
+
+    table = Table(
+        "rule", "precision", "fired", "recall", "due", "early", "delay", "replies", box=None, pad_edge=False,
+        caption="brackets: 95 %; early: fired before it should; delay: median tokens", caption_justify="left",
+    )  # fmt: skip
+    for f in found:
+        delay = "–" if f.delay is None else f"{f.delay:g}"
+        table.add_row(
+            Text(f.rule), rate(f.precision), str(f.precision.n), rate(f.recall), str(f.recall.n), str(f.early),
+            delay, str(f.replies),
+        )  # fmt: skip
+    return table
 
 
 def _table(lines: list[Line], name: str) -> Any:
