@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
@@ -104,12 +105,17 @@ def _state(modules: tuple[str, ...], extra: str) -> dict[str, Any]:
 
 def _version(module: str) -> str:
     """The version of the distribution that provides a module, whatever that distribution is called."""
-    for name in [module, *metadata.packages_distributions().get(module, [])]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        names = _distributions().get(module, [])
+        return metadata.version(names[0]) if names else "unknown"
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Module -> distributions; it reads the file list of every one of them, which takes seconds where many are."""
+    return metadata.packages_distributions()
 
 
 def _numbers(version: str) -> tuple[int, ...]:
