@@ -13,8 +13,10 @@ from trimtab.evaluation.sweep import Sweep
 from trimtab.pages.document import document, table
 from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
 
-#: Height of a heatmap's row, and room for the names of cells.
-ROW, NAMES = 24, 118
+#: Height of a heatmap's row, room for the names of cells, for a dose above a column and for a figure in a square.
+ROW, NAMES, LABEL, FIGURE = 24, 118, 32, 22
+#: So many warnings stand in the open; more are folded.
+OPEN_WARNINGS = 3
 
 STYLE = """
 .chart .heat { fill: var(--warm-fill); } .chart .heat.less { fill: var(--cool-fill); }
@@ -68,7 +70,8 @@ def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:
         if p.finite
     }
     top = max((abs(v) for v in gains.values()), default=0.0) or 1.0
-    parts = [text(NAMES + (j + 0.5) * step, 14, signed(d), "tick") for j, d in enumerate(doses)]
+    shared = [d for d in doses if all(d in {p.dose for p in c.points} for c in curves)]
+    parts = [text(x, 14, signed(d), "tick") for x, d in _labelled(doses, shared, step)]
     for i, curve in enumerate(curves):
         y = 20 + i * ROW
         name = curve.cell.name
@@ -85,6 +88,16 @@ def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:
     return svg(24 + len(curves) * ROW, label, parts)
 
 
+def _labelled(doses: Sequence[float], first: Sequence[float], step: float) -> list[tuple[float, float]]:
+    """(x, dose) of the labels that fit beside each other; those of `first` are placed before the others."""
+    placed: list[tuple[float, float]] = []
+    for d in [*first, *(d for d in doses if d not in first)]:
+        x = NAMES + (doses.index(d) + 0.5) * step
+        if all(abs(x - other) >= LABEL for other, _ in placed):
+            placed.append((x, d))
+    return sorted(placed)
+
+
 def _square(x: float, y: float, step: float, gain: float | None, top: float, good: bool) -> list[str]:
     frame = f'x="{x + 1:.1f}" y="{y + 1}" width="{step - 2:.1f}" height="{ROW - 2}"'
     if gain is None:
@@ -92,11 +105,11 @@ def _square(x: float, y: float, step: float, gain: float | None, top: float, goo
     kind = "heat" if gain >= 0 else "heat less"
     salad = "" if good else ' stroke-dasharray="3 2"'
     kind += "" if good else " salad"
-    return [
+    square = (
         f'<rect class="{kind}" {frame} fill-opacity="{0.06 + 0.9 * abs(gain) / top:.2f}"{salad}>'
-        f"<title>{gain:+.3g}{'' if good else ', not coherent'}</title></rect>",
-        text(x + step / 2, y + 16, short(gain), "heat-text"),
-    ]
+        f"<title>{gain:+.3g}{'' if good else ', not coherent'}</title></rect>"
+    )
+    return [square, text(x + step / 2, y + 16, short(gain), "heat-text")] if step >= FIGURE else [square]
 
 
 def chart(curve: Curve, found: Sweep) -> str:
@@ -132,7 +145,7 @@ def chart(curve: Curve, found: Sweep) -> str:
         )
     ticks = [min(r.dose for r in rows), 0.0, max(r.dose for r in rows)]
     parts += [text(x(d), 208, signed(round(d, 3)), "tick") for d in dict.fromkeys(ticks)]
-    parts += [text(LEFT, y(v) + 4, f"{v:.2g}", "tick", "end") for v in (min(values), max(values))]
+    parts += [text(LEFT, y(v) + 4, short(v), "tick", "end") for v in (min(values), max(values))]
     return svg(216, f"{curve.concept}: score over doses", parts)
 
 
@@ -153,10 +166,13 @@ def _numbers(curves: Sequence[Curve], score: str, fluency: str) -> str:
                 "" if np.isnan(p.cut) else f"{p.cut:.0%}", str(r.n),
             )  # fmt: skip
             rows.append(("bestrow" if p is curve.best and p.dose else "" if p.good else "dim", cells))
-    notes = "".join(
+    notes = [
         f'<p class="warn">{html.escape(f"{c.cell.name}, {c.concept}: {w}")}</p>'
         for c in curves
         for w in c.warnings
-    )
+    ]
+    warned = "".join(notes)
+    if len(notes) > OPEN_WARNINGS:
+        warned = f"<details><summary>{len(notes)} warnings</summary>{warned}</details>"
     inside = table(HEAD, rows, f"score: {html.escape(score)}; fluency: {html.escape(fluency)}")
-    return f"<details><summary>every number</summary>{inside}</details>{notes}"
+    return f"<details><summary>every number</summary>{inside}</details>{warned}"
