@@ -25,6 +25,10 @@ NOT_ASKED = {
     "streaming": "the adapter waits for the end",
     "default_plan": "it has none",
     "lost_is_withheld": "its workers cannot be told to forget",
+    **{
+        f"{kind}_refused": "the adapter's own front refuses before the peer hears of it"
+        for kind in ("malformed", "unknown", "mismatch", "length")
+    },
     "seeds": "stock vLLM on a CPU dies of a seeded request whose prompt is read in chunks",
     "batchmates": "compares seeded samples; distinct_plans and batch_sizes compare batches",
 }
@@ -88,7 +92,7 @@ def verify(peer: str, model: str, only: list[str]) -> Report:
 
 
 def in_two_parts(subject: Subject, chosen: list[str]) -> Report:
-    """Registering a plugin again may break it for good, and the other checks are not to suffer from it: it comes last."""
+    """Registering a plugin again may break it for good, and no other check is to suffer from it: it comes last."""
 
     def tell(entry: Entry) -> None:
         print(entry, file=sys.stderr, flush=True)
