@@ -23,11 +23,9 @@ class Lens(Dialect):
         self.version = version("vllm-lens")
 
     def check_placement(self, p: ResolvedPlacement) -> None:
-        """All tokens, or finite ranges (a row for each position)."""
-        if p.ranges != ((0, None),) and any(end is None for _, end in p.ranges):
-            raise Unsupported(
-                "vllm-lens addresses all tokens or listed ones: no range without an end but the whole"
-            )
+        """All tokens. It also takes rows for listed positions, which the adapter does not translate."""
+        if p.ranges != ((0, None),):
+            raise Unsupported("the adapter of vllm-lens speaks of all tokens only")
 
     def extra(self, plan: ResolvedPlan, capture: Sequence[Site]) -> dict[str, Any]:
         """One `SteeringVector` per placement."""
@@ -39,12 +37,7 @@ class Lens(Dialect):
             row = torch.from_numpy(np.array(plan.vectors[p.vector], dtype=np.float32))
             fields: dict[str, Any] = {"layer_indices": [p.site.layer], "scale": p.coefficients.shift}
             fields["norm_match"] = p.relative
-            if p.ranges == ((0, None),):
-                vectors.append(SteeringVector(activations=row[None], **fields))
-            else:
-                at = [t for a, b in p.ranges for t in range(a, b or a)]
-                rows = row.expand(1, len(at), -1).contiguous()
-                vectors.append(SteeringVector(activations=rows, position_indices=at, **fields))
+            vectors.append(SteeringVector(activations=row[None], **fields))
         found: dict[str, Any] = {"apply_steering_vectors": vectors} if vectors else {}
         if capture:
             found["output_residual_stream"] = [s.layer for s in sorted(capture)]

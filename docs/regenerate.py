@@ -7,6 +7,7 @@ command prints; `<!-- table: methods -->`, `<!-- table: layouts -->` and `<!-- t
 
 import dataclasses
 import inspect
+import json
 import os
 import re
 import shlex
@@ -94,6 +95,19 @@ def _checks() -> str:
     return "\n".join([f"Checks by engine: {counts}.", "", *lines])
 
 
+def _peers() -> str:
+    """What the kit found on other people's engines (conformance/results), and on trimtab's beside them."""
+    records = [
+        json.loads(f.read_text("utf-8")) for f in sorted((ROOT / "conformance" / "results").glob("*.json"))
+    ]
+    found = [{c["name"]: c["status"] for c in r["checks"]} for r in records]
+    names = dict.fromkeys(name for statuses in found for name in statuses)
+    heads = [r["summary"]["engine"] for r in records]
+    lines = ["| check | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    lines += [f"| `{n}` | " + " | ".join(statuses.get(n, "–") for statuses in found) + " |" for n in names]
+    return "\n".join(lines)
+
+
 def _alias(name: str, knobs: dict[str, object]) -> str:
     brought = ", ".join(f"{knob}={_plain(value)}" for knob, value in knobs.items())
     return f"`{name}` ({brought})" if brought else f"`{name}`"
@@ -103,7 +117,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else repr(value).lower()
 
 
-TABLES = {"checks": _checks, "layouts": _layouts, "methods": _methods}
+TABLES = {"checks": _checks, "layouts": _layouts, "methods": _methods, "peers": _peers}
 
 
 def main() -> int:
