@@ -344,7 +344,9 @@ def test_routes_that_do_not_steer_refuse(http):
         assert http.post(route, json=body).status_code == 200, route
     forged = {"temperature": 0, "max_tokens": 3, "extra_args": {"trimtab": "{}"}}
     answer = http.post("/inference/v1/generate", json={"token_ids": [5, 6, 7], "sampling_params": forged})
-    assert answer.status_code in (400, 404), answer.text
+    assert answer.status_code in (400, 403, 404), (
+        answer.text
+    )  # a route that vLLM opens only when it is told to
     assert "beam" in http.post("/v1/completions", json=text(use_beam_search=True, readout=True)).text
     assert http.post("/v1/completions", json=text(echo=True, readout=True)).status_code == 400
 
@@ -471,14 +473,19 @@ def test_plain_answers_are_those_of_a_server_without_trimtab(server, http, tmp_p
         chat(), chat(seed=1, temperature=1.0, n=2, logprobs=True, top_logprobs=2), text(logprobs=3, stop=["the"]),
         text(prompt=["In the", "The dog"], max_tokens=30),
     ]  # fmt: skip
-    ours = [(bare(ask(http, a)), [bare(e) for e in events(http, a)]) for a in asked]
+
+    def both(client: httpx.Client, a: dict[str, Any]) -> str:
+        """The whole answer, and the stream; which of two prompts comes first in it is a matter of chance."""
+        chunks = sorted(events(client, a), key=lambda c: c["choices"][0]["index"])
+        return json.dumps([bare(ask(client, a)), *map(bare, chunks)])
+
+    ours = [both(http, a) for a in asked]
     stock = Server(tmp_path, {**os.environ, "VLLM_PLUGINS": ""}, FLAGS, plugins=False)
     try:
         stock.wait()
         with httpx.Client(base_url=stock.url, timeout=120) as client:
             assert client.get("/v1/vectors").status_code == 404
-            for a, (whole, chunks) in zip(asked, ours, strict=True):
-                assert json.dumps(bare(ask(client, a))) == json.dumps(whole)
-                assert json.dumps([bare(e) for e in events(client, a)]) == json.dumps(chunks)
+            for a, mine in zip(asked, ours, strict=True):
+                assert both(client, a) == mine
     finally:
         stock.close()
