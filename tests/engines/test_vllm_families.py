@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
 import trimtab
-from engines.registry import place
+from engines.registry import coordinates, gap, place
 from engines.subjects import TOLERANCES, Subject
 from engines.vllm_families import CONTEXT, FAMILIES, GEMMA3N, BlockOracle, Family
 from trimtab.engines.vllm.generation import Batch, Order
@@ -50,7 +50,9 @@ def subject_of(family: Family, path: Any) -> Subject:
 def plans_of(s: Subject) -> dict[str, Any]:
     first, middle, last = Site(0), Site(1), Site(s.last)
     a = 0.5 * s.size(middle)
-    gate = Gate(s.direction(first, 1), above=0.0, layer=0)
+    gate = Gate(
+        s.direction(first, 1), above=gap(coordinates(s, first, 1)), layer=0
+    )  # open for half the tokens
     return {
         "plain": None,
         "add": place(s, Add(amount=a), middle),
