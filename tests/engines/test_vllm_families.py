@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
 import trimtab
-from engines.registry import place
+from engines.registry import coordinates, gap, place
 from engines.subjects import TOLERANCES, Subject
 from engines.vllm_families import CONTEXT, FAMILIES, GEMMA3N, BlockOracle, Family
 from trimtab.engines.vllm.generation import Batch, Order
@@ -50,14 +50,16 @@ def subject_of(family: Family, path: Any) -> Subject:
 def plans_of(s: Subject) -> dict[str, Any]:
     first, middle, last = Site(0), Site(1), Site(s.last)
     a = 0.5 * s.size(middle)
-    gate = Gate(s.direction(first, 1), above=0.0, layer=0)
+    # One of the two is open, whatever the token.
+    middling, loud = gap(coordinates(s, first, 1)), Add(amount=2 * s.size(last))
+    above, below = (Gate(s.direction(first, 1), **{k: middling}, layer=0) for k in ("above", "below"))
     return {
         "plain": None,
         "add": place(s, Add(amount=a), middle),
         "add at the end": place(s, Add(amount=s.size(last)), last),
         "ablate": place(s, Ablate(), first) | place(s, Ablate(), last),
         "stack": place(s, Pin(a), middle) | place(s, Cap(low=-0.1 * a, high=0.1 * a), middle, 1),
-        "gated": place(s, Add(amount=2 * s.size(last)), last, gate=gate),
+        "gated": place(s, loud, last, gate=above) | place(s, loud, last, 2, gate=below),
         "generated": place(s, Add(amount=-a), first, positions="generated"),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.conformance.bounds import distance
-from trimtab.conformance.registry import TooWeak, check, ensure
+from trimtab.conformance.registry import NotRun, TooWeak, check, ensure
 from trimtab.conformance.stands import Direct
 from trimtab.conformance.subject import Subject, watch
 from trimtab.directions import ConceptVectors, Direction
@@ -141,6 +141,8 @@ def _straight(s: Subject, prompt: Any, ids: dict[str, Any]) -> None:
 def concurrency(s: Subject) -> str:
     """Asynchronous calls side by side, each with a plan, a capture and a seed of its own, do not disturb each other."""
     plans = [r.plan for r in mixed(s)]
+    if not any(s.resolved(p, s.prompts[0]).effective for p in plans):
+        raise NotRun("the engine takes none of the plans of this check")
     requests = [
         s.ask(
             s.fresh(10 + 3 * i), plans[i % len(plans)], new=8, temperature=float(i % 2), seed=i,
