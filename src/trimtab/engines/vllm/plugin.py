@@ -12,14 +12,16 @@ log = logging.getLogger("vllm.trimtab")
 
 
 def register() -> bool:
-    """Hang the engine into this process of vLLM; a vLLM that does not fit is left alone, and that is logged."""
-    from trimtab.engines.vllm import extension_points
+    """Hang the engine into this process of vLLM. One that does not fit keeps serving plain requests and refuses those
+    with plans; that is logged."""
+    from trimtab.engines.vllm import extension_points, refusal
     from trimtab.errors import Unsupported
 
     try:
         extension_points.check_version()
     except Unsupported as error:
         log.warning("trimtab: %s", error)
+        refusal.install(str(error))
         return False
 
     from vllm.v1.worker.gpu_worker import Worker

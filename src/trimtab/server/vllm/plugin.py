@@ -21,6 +21,10 @@ def register() -> None:
 
     if plugin.register():
         _register_front()
+    elif _told():
+        raise Unsupported(
+            "VLLM_PLUGINS names trimtab, and trimtab does not fit this vLLM (the reason is logged)"
+        )
 
 
 def _register_front() -> None:
@@ -33,9 +37,14 @@ def _register_front() -> None:
         text = (
             f"this vLLM's HTTP server is not one that trimtab knows, and plans sent to it do nothing: {error}"
         )
-        if "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(","):
+        if _told():
             raise Unsupported(text) from error
         log.warning("trimtab: %s", text)
+
+
+def _told() -> bool:
+    """Whether the operator named trimtab: then a server without it must not start."""
+    return "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(",")
 
 
 class Routes:
