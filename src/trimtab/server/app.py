@@ -25,6 +25,7 @@ from trimtab.server.receipts import HEADER
 from trimtab.server.routes import failed, router
 from trimtab.server.running import Run
 from trimtab.server.settings import Settings
+from trimtab.server.surface import Surface, routes
 
 
 class Desk:
@@ -61,6 +62,7 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
     app = FastAPI(title="trimtab", lifespan=lifespan)
     app.state.trimtab = desk
     app.include_router(router())
+    app.include_router(routes(Surface(engine, desk.batcher, desk.counter)))
     _openai(app, desk)
     _plain(app, desk)
     _errors(app)
