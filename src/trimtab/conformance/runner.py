@@ -41,7 +41,7 @@ def verify(
     if compare not in COMPARE:
         raise UnknownName.of("comparison", compare, COMPARE)
     folder, stand, started = _folder(model, engine), stand_of(engine), time.monotonic()
-    missing = unavailable(folder) if folder is not None else "the model is built in, and numpy"
+    missing = unavailable(folder) if folder is not None else _elsewhere(engine)
     if compare == "transformers" and missing:
         raise InputError(f"cannot compare with Transformers: {missing}; use --compare itself")
     runner = load_engine(_name(model, engine), engine, **{**stand.options(*_size(folder)), **options})
@@ -120,12 +120,18 @@ def check_names(engine: str, only: Collection[str]) -> None:
             raise UnknownName.of(f"check of the {engine} engine", name, known)
 
 
+def _elsewhere(engine: str) -> str:
+    return "the weights are the server's" if engine == "remote" else "the model is built in, and numpy"
+
+
 def _name(model: str, engine: str) -> str:
     return "tiny" if engine == "reference" else model
 
 
 def _folder(model: str, engine: str) -> Path | None:
-    """The checkpoint's folder; None for the reference engine, which has a model of its own."""
+    """The checkpoint's folder; None for the reference engine, which has a model of its own, and for a server's."""
+    if engine == "remote":
+        return None
     if engine == "reference":
         if model not in ("tiny", "embedded"):
             raise InputError(f"the reference engine runs its built-in model only, not {model}: name it tiny")

@@ -163,7 +163,9 @@ class Orders:
             capture = CaptureSpec(sites, {"ranges": asked["ranges"]}, asked["at"])
         if "readout" in form:
             readout = readout_of(form["readout"], tensors)
-        return Request(self.tokens(form["tokens"]), self._plan(form["plan"], vectors), sampling, capture, readout)
+        return Request(
+            self.tokens(form["tokens"]), self._plan(form["plan"], vectors), sampling, capture, readout
+        )
 
     def _captured(self, request: Request) -> int:
         """Bytes that a request may capture at most."""

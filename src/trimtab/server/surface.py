@@ -100,7 +100,10 @@ class Surface:
 
     def head(self, plans: Sequence[Any]) -> dict[str, Any]:
         """What every answer says of itself: the model, and the plans as they were read here."""
-        return {"model": self.identity, "applied": [p.fingerprint for p in plans if isinstance(p, ResolvedPlan)]}
+        return {
+            "model": self.identity,
+            "applied": [p.fingerprint for p in plans if isinstance(p, ResolvedPlan)],
+        }
 
     def encode(self, body: EncodeBody) -> dict[str, Any]:
         """Tokens, spans, special positions and rendered text; of a continuation only its tokens."""
@@ -139,7 +142,9 @@ class Surface:
             async for event in rest:
                 yield frame(*event_form(event))
         except Exception as error:  # the answer has begun: the client is told in its stream
-            known = error if isinstance(error, TrimtabError) else TrimtabError(f"{type(error).__name__}: {error}")
+            known = (
+                error if isinstance(error, TrimtabError) else TrimtabError(f"{type(error).__name__}: {error}")
+            )
             yield frame({"error": _told(known)})
             return
         finally:
@@ -251,4 +256,3 @@ def _running(found: APIRouter, surface: Surface) -> None:
         items = await asyncio.to_thread(orders.score, *await surface.body(raw))
         tensors = await surface.alone(lambda: run_score(engine, items))
         return Response(pack(surface.head([i[2] for i in items]), tensors), media_type=MEDIA)
-

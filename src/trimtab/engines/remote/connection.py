@@ -46,7 +46,8 @@ class Connection:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout, connect=10.0, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=concurrency),
-            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy reaches this machine's own ports
+            trust_env=urlsplit(self.url).hostname
+            not in _LOOPBACK,  # no proxy reaches this machine's own ports
         )
 
     def close(self) -> None:
@@ -76,7 +77,9 @@ class Connection:
         """The pieces of a streamed answer. Once it has begun nothing is repeated: a break is an error."""
         client, headers = self._client, {"Content-Type": media}
         answer = self._asked(
-            lambda: client.send(client.build_request("POST", path, content=body, headers=headers), stream=True),
+            lambda: client.send(
+                client.build_request("POST", path, content=body, headers=headers), stream=True
+            ),
             repeat=False,
         )
         try:
@@ -140,11 +143,15 @@ class Connection:
         if isinstance(found, type) and issubclass(found, TrimtabError):
             return found(message)
         if status in (401, 403):
-            return InputError(f"{self.url} refuses the key: {message}; set TRIMTAB_API_KEY to the server's key")
+            return InputError(
+                f"{self.url} refuses the key: {message}; set TRIMTAB_API_KEY to the server's key"
+            )
         if status in (404, 405):
             return self._stranger("/v1/engine")
         if 300 <= status < 400:
-            return InputError(f"{self.url} sends elsewhere (HTTP {status}): give the address of the server itself")
+            return InputError(
+                f"{self.url} sends elsewhere (HTTP {status}): give the address of the server itself"
+            )
         return InputError(message) if status in (400, 413, 422) else TrimtabError(f"{self.url}: {message}")
 
     def _stranger(self, path: str) -> Unsupported:

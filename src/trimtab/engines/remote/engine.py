@@ -172,7 +172,9 @@ class RemoteEngine(Engine):
             chosen = _array(answer, f"{i}:logprobs", (len(prompt) - first,))
             full = None if wanted == "none" else _array(answer, f"{i}:distribution")
             if full is not None and full.shape[:-1] != ((len(prompt),) if wanted == "all" else ()):
-                raise TrimtabError(f"the server scored {full.shape} where {wanted} of {len(prompt)} was asked")
+                raise TrimtabError(
+                    f"the server scored {full.shape} where {wanted} of {len(prompt)} was asked"
+                )
             out.append(Score(prompt.tokens[first:], chosen, full))
         return out
 

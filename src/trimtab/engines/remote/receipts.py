@@ -19,7 +19,9 @@ def check_answer(head: Mapping[str, Any], identity: str, plans: Sequence[Resolve
         )
     told, asked = head.get("applied"), [p.fingerprint for p in plans]
     if told is None:
-        raise SteeringLost("the answer lacks its receipt, so nothing shows that the plan was applied: withheld")
+        raise SteeringLost(
+            "the answer lacks its receipt, so nothing shows that the plan was applied: withheld"
+        )
     if told != asked:
         raise SteeringLost(f"the answer's receipt names plans {told}, but {asked} were sent: withheld")
 

@@ -112,7 +112,9 @@ def _read(pairs: Iterator[tuple[dict[str, Any], Tensors]]) -> Iterator[tuple[dic
 def _event(told: dict[str, Any], arrays: Tensors, requests: Sequence[Request]) -> Event:
     sample = told.get("sample")
     if sample is not None and not sample.get("applied"):
-        raise SteeringLost("a finished sample lacks its receipt, so nothing shows that it was steered: withheld")
+        raise SteeringLost(
+            "a finished sample lacks its receipt, so nothing shows that it was steered: withheld"
+        )
     try:
         return event_of(told, arrays, requests[told["request"]].readout)
     except (LookupError, TypeError, ValueError) as error:
