@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -315,6 +319,49 @@ def test_a_stream_that_breaks_off_is_an_error_at_once(local):
     assert between.calls < 8
 
 
+def test_a_server_that_is_killed_takes_its_answer_with_it(local):
+    """The real server in a process of its own, killed in the middle of an answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = "import sys; from trimtab.cli import main; sys.exit(main())"
+    flags = ["serve", "tiny", "--engine", "reference", "--allow-inline", "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-c", code, *flags], stderr=subprocess.DEVNULL)
+    try:
+        with trimtab.load_engine(f"http://127.0.0.1:{port}", "remote", retries=12) as engine:
+            long = Sampling(max_tokens=480, ignore_eos=True)
+            seen = []
+            with pytest.raises(TrimtabError, match="broke off"):
+                for event in engine.stream([Request("I feel", plan(local), long)] * 16):
+                    seen.append(event)
+                    if len(seen) == 5:
+                        process.kill()
+            assert all(e.sample is None for e in seen)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_verbs_take_an_address_as_their_model(server, capsys):
+    from trimtab.cli import main
+
+    flags = [
+        "generate",
+        server.url,
+        "--engine",
+        "remote",
+        "--prompt",
+        "I feel",
+        "--max-tokens",
+        "4",
+        "--json",
+    ]
+    assert main(flags) == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == 3
+    assert main(["verify", server.url, "--engine", "remote", "--only", "receipts,unknown_refused"]) == 0
+    assert main([*flags, "--dtype", "float32"]) == 2
+
+
 def without(key: str) -> Callable[..., Any]:
     def change(pairs: Any) -> Any:
         for head, _ in pairs:
@@ -411,6 +458,42 @@ def test_a_changed_plan_is_refused_by_the_server(remote, local, monkeypatch):
             remote.generate(Request(prompt, plan(local), LONG))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ranges": [[0.5, 2]]}, "positions"),
+        ({"ranges": [[-1, None]]}, "positions"),
+        ({"ranges": [[3, 2]]}, "positions"),
+        ({"relative": 1}, "true or false"),
+        ({"shift": float("nan")}, "finite"),
+        ({"shift": "much"}, "malformed|resolved plan"),
+        ({"site": "layer_9"}, "layer 9"),
+        ({"vector": "0" * 32}, "carry"),
+        ({"gate": {"vector": "0" * 32}}, "malformed|resolved plan"),
+    ],
+)
+def test_a_placement_that_no_plan_resolves_to_is_refused(remote, local, monkeypatch, change, words):
+    """Also where its fingerprint is its own: what runs together must not fail together."""
+    from trimtab.engines.remote import streams
+
+    real = streams.plan_form
+
+    def altered(p: Any, tensors: Any) -> Any:
+        placements = [{**q, **change} for q in real(p, tensors)["placements"]]
+        try:
+            from trimtab.engines.remote.forms import vectors_of
+            from trimtab.resolved import ResolvedPlan
+
+            found = ResolvedPlan.from_json({"placements": placements}, vectors_of(tensors)).fingerprint
+        except (TrimtabError, TypeError, ValueError):
+            found = p.fingerprint
+        return {"fingerprint": found, "placements": placements}
+
+    monkeypatch.setattr(streams, "plan_form", altered)
+    with pytest.raises(InputError, match=words):
+        remote.generate(Request(local.encode("I feel", bare=True), plan(local), LONG))
+
+
 # --- what is left behind
 
 
@@ -440,8 +523,6 @@ def test_addresses_and_strangers_are_told_apart(local, monkeypatch):
 
     with Served.of(openai_only) as stranger, pytest.raises(Unsupported, match="trimtab serve"):
         trimtab.load_engine(stranger.url, "remote")
-    import sys
-
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingDependency, match=r"trimtab\[serve\]"):
         trimtab.load_engine("http://127.0.0.1:9", "remote")
@@ -457,6 +538,7 @@ def test_no_body_breaks_a_binary_route(server, route):
             "logprobs": "all", "sampling": {"n": 1e9}}  # fmt: skip
     heads += [{"items": [item], "requests": [item], "sites": ["layer_0"], "at": "after", "mean": False}]
     for key, value in (("tokens", [-1]), ("tokens", "x"), ("plan", None), ("positions", [True]), ("sampling", {"x": 1}),
+                       ("sampling", {"stop": [1]}), ("sampling", {"seed": 0.5}), ("sampling", {"temperature": None}),
                        ("capture", {}), ("readout", {"sites": ["layer_0"]})):  # fmt: skip
         heads.append(
             {"items": [{**item, key: value}], "requests": [{**item, key: value}], "sites": ["layer_0"]}

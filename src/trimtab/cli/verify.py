@@ -72,7 +72,9 @@ def _options(engine: str, flags: dict[str, Any]) -> dict[str, Any]:
     if flags["eager"] and engine != "vllm":
         raise Unsupported(f"--eager is for vllm; the {engine} engine compiles nothing")
     given = {k: flags[k] for k in ("dtype", "device") if flags[k] is not None}
-    refused = {"reference": ("dtype", "device"), "remote": ("dtype", "device"), "vllm": ("device",)}.get(engine, ())
+    refused = {"reference": ("dtype", "device"), "remote": ("dtype", "device"), "vllm": ("device",)}.get(
+        engine, ()
+    )
     for name in (n for n in refused if n in given):
         raise Unsupported(f"the {engine} engine takes no --{name}; leave it out")
     return given | ({"enforce_eager": True} if flags["eager"] else {})

@@ -47,7 +47,9 @@ def verify(
     runner = load_engine(_name(model, engine), engine, **{**stand.options(*_size(folder)), **options})
     try:
         truth = Truth(folder) if folder is not None and not missing and compare != "itself" else None
-        report = run_checks(Subject(runner, stand, truth, vectors, seed), only=only, tell=tell)
+        report = run_checks(
+            Subject(runner, stand, truth, vectors, seed), only=only, tell=tell, partial=engine == "remote"
+        )
     finally:
         runner.close()
     why = missing or "asked for"
@@ -64,8 +66,9 @@ def verify(
 def run_checks(
     subject: Subject, *, only: Collection[str] = (), tell: Tell | None = None, partial: bool = False
 ) -> Report:
-    """The checks of the subject's engine on a subject that is ready. `partial` is for engines that are not trimtab's: a
-    check that asks for what they do not offer (`Unsupported`) is then not run, instead of an error."""
+    """The checks of the subject's engine on a subject that is ready. `partial` is for engines that are not trimtab's,
+    and for whatever a server runs: a check that asks for what they do not offer (`Unsupported`) is then not run,
+    instead of an error."""
     names = names_of(subject.stand.engine)
     info, bounds = subject.engine.info, subject.bounds
     report = Report(

@@ -53,16 +53,18 @@ class Encoder:
 def build(engine: Engine, settings: Settings | None = None, key: str | None = None) -> FastAPI:
     """The app. With `key`, every route under /v1 wants it as a bearer token."""
     desk = Desk(engine, settings)
+    surface = Surface(engine, desk.batcher, desk.counter)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         desk.batcher.close()
+        surface.close()
 
     app = FastAPI(title="trimtab", lifespan=lifespan)
     app.state.trimtab = desk
     app.include_router(router())
-    app.include_router(routes(Surface(engine, desk.batcher, desk.counter)))
+    app.include_router(routes(surface))
     _openai(app, desk)
     _plain(app, desk)
     _errors(app)

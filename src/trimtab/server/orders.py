@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from trimtab.engines.remote.packing import Tensors
 from trimtab.engines.requests import CaptureSpec, Request, Sampling
 from trimtab.errors import InputError, TrimtabError
 from trimtab.prompts import Prompt
-from trimtab.resolved import ResolvedPlan
+from trimtab.resolved import ResolvedPlacement, ResolvedPlan
 from trimtab.server.batching import GROUP
 from trimtab.server.library import Library
 from trimtab.server.settings import Settings
@@ -149,13 +150,13 @@ class Orders:
                 f"a plan has {size} bytes with its vectors, and this server takes {self.settings.max_plan_bytes}"
             )
         plan.check_model(self.info)
+        for p in plan.placements:
+            _check_placement(p)
         self.engine._check_plan(plan)
         return plan
 
     def _request(self, form: Any, vectors: Mapping[str, np.ndarray], tensors: Tensors) -> Request:
-        sampling = Sampling(**form["sampling"])
-        if type(sampling.n) is not int or type(sampling.max_tokens) is not int or sampling.n > SAMPLES:
-            raise InputError(f"n and max_tokens are whole numbers, n at most {SAMPLES}")
+        sampling = _sampling(form["sampling"])
         capture = readout = None
         if "capture" in form:
             asked = form["capture"]
@@ -195,6 +196,36 @@ class Orders:
                 f"the answer may take {size} bytes, and this server takes {self.settings.max_capture_bytes} a request: "
                 "ask for fewer layers, positions or prompts at once"
             )
+
+
+def _sampling(form: Mapping[str, Any]) -> Sampling:
+    """Whole numbers, texts and finite numbers only: what runs together must not fail together."""
+    found = Sampling(**form)
+    seed, whole = found.seed, (found.n, found.max_tokens, found.top_k)
+    if any(type(x) is not int for x in whole) or found.n > SAMPLES or found.top_k < 0:
+        raise InputError(f"n, max_tokens and top_k are whole numbers, n at most {SAMPLES}")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 63):
+        raise InputError(f"a seed is a whole number from 0 on, got {seed!r}")
+    if not all(isinstance(s, str) for s in found.stop) or not isinstance(found.ignore_eos, bool):
+        raise InputError("stop holds texts, and ignore_eos is true or false")
+    if not math.isfinite(found.temperature):
+        raise InputError(f"temperature is a finite number, got {found.temperature!r}")
+    return found
+
+
+def _check_placement(p: ResolvedPlacement) -> None:
+    """Refuse positions and flags that no plan resolves to; coefficients check themselves."""
+    if not all(isinstance(x, bool) for x in (p.relative, p.renormalise)):
+        raise InputError(f"relative and renormalise of the placement at {p.site} are true or false")
+    ends = [x for a, b in p.ranges for x in ((a,) if b is None else (a, b))]
+    if any(type(x) is not int or x < 0 for x in ends) or any(b is not None and b <= a for a, b in p.ranges):
+        raise InputError(f"the ranges of the placement at {p.site} are pairs of positions [start, end)")
+    if p.table_start is not None and (type(p.table_start) is not int or p.table_start < 0):
+        raise InputError(f"the table at {p.site} starts at a position, got {p.table_start!r}")
+    if p.gate is not None and not (math.isfinite(p.gate.threshold) and p.gate.at in ("before", "after")):
+        raise InputError(
+            f"the gate of the placement at {p.site} has a finite threshold, and reads before or after"
+        )
 
 
 def _hashes(vectors: Any) -> frozenset[str]:

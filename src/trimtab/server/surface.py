@@ -89,6 +89,10 @@ class Surface:
         finally:
             self._waiting -= 1
 
+    def close(self) -> None:
+        """Finish what runs."""
+        self._hand.shutdown(wait=False, cancel_futures=True)
+
     async def body(self, raw: Request) -> tuple[dict[str, Any], Tensors]:
         """The body, no longer than the limit."""
         held = bytearray()
