@@ -157,7 +157,7 @@ class Connection:
     def _stranger(self, path: str) -> Unsupported:
         return Unsupported(
             f"{self.url} has no route {path} of trimtab's engines: serve the model with `trimtab serve MODEL "
-            "--engine transformers` (or mlx); vLLM's own server does not offer them"
+            "--engine transformers` (or mlx, or vllm with --own-server); vLLM's own server does not offer them"
         )
 
 
