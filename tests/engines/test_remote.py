@@ -1,14 +1,12 @@
-"""What may go wrong between a remote engine and its server: nothing of it may pass for a steered answer."""
+"""The remote engine against its server: the same as here, what the operator allows, what the server refuses."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,19 +14,13 @@ import numpy as np
 import pytest
 
 import trimtab
+from engines.faulty_servers import LONG, SITE, impatient, plan
+from engines.served import Served
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.base import Engine
-from trimtab.engines.remote.connection import Connection
-from trimtab.engines.remote.packing import MEDIA, STREAM, frame, frames, pack, unpack
+from trimtab.engines.remote.packing import frame, frames, pack, unpack
 from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
-from trimtab.errors import (
-    InputError,
-    MissingDependency,
-    SteeringLost,
-    TrimtabError,
-    UnknownName,
-    Unsupported,
-)
+from trimtab.errors import InputError, MissingDependency, TrimtabError, UnknownName, Unsupported
 from trimtab.objectives import Separation
 from trimtab.plans import SteeringPlan
 from trimtab.server.settings import Settings
@@ -37,11 +29,6 @@ from trimtab.sites import Site
 pytestmark = pytest.mark.filterwarnings("ignore:tiny has a chat template")
 for module in ("fastapi", "httpx", "uvicorn"):
     pytest.importorskip(module, reason="the remote engine needs a server: pip install 'trimtab[serve]'")
-
-from engines.served import Served  # noqa: E402 (it needs what was just looked for)
-
-SITE = Site(1)
-LONG = Sampling(max_tokens=40, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,66 +46,6 @@ def server(local) -> Iterator[Served]:
 def remote(server) -> Iterator[Engine]:
     with trimtab.load_engine(server.url, "remote") as found:
         yield found
-
-
-def plan(engine: Any, amount: float = -6.0) -> SteeringPlan:
-    unit = np.random.default_rng(3).standard_normal(engine.info.width(SITE))
-    return SteeringPlan.add(Direction.from_raw("d", SITE, unit), amount=amount)
-
-
-def impatient(url: str, slept: list[float] | None = None, **options: Any) -> Any:
-    """A remote engine that does not really wait between its tries."""
-    from trimtab.engines.remote import RemoteEngine
-
-    waits = [] if slept is None else slept
-    return RemoteEngine(Connection(url, sleep=waits.append, timeout=20, **options))
-
-
-class Between:
-    """ASGI middleware that hands the calls of one path to `meddle(calls so far, app, scope, receive, send)`."""
-
-    def __init__(self, app: Any, path: str, meddle: Callable[..., Any]) -> None:
-        self.app, self.path, self.meddle, self.calls = app, path, meddle, 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == self.path:
-            self.calls += 1
-            await self.meddle(self.calls, self.app, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-def meddled(local: Any, path: str, meddle: Callable[..., Any]) -> tuple[Served, Between]:
-    from trimtab.server.app import build
-
-    between = Between(build(local, Settings(inline=True)), path, meddle)
-    return Served.of(between), between
-
-
-async def busy(send: Any, after: bytes | None = None) -> None:
-    headers = [(b"content-type", b"application/json")] + ([(b"retry-after", after)] if after else [])
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"error": {"message": "full"}}'})
-
-
-def rewriting(change: Callable[[list[tuple[dict[str, Any], Any]]], list[Any]]) -> Callable[..., Any]:
-    """Rewrites the frames of a stream."""
-
-    async def meddle(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        held = bytearray()
-
-        async def keep(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                await send(message)
-                return
-            held.extend(message.get("body", b""))
-            if not message.get("more_body"):
-                body = b"".join(frame(*pair) for pair in change(list(frames([bytes(held)]))))
-                await send({"type": "http.response.body", "body": body})
-
-        await app(scope, receive, keep)
-
-    return meddle
 
 
 # --- bodies
@@ -232,116 +159,6 @@ def test_the_key_is_the_servers(local, monkeypatch):
         trimtab.load_engine(server.url + "/v1/", "remote").close()
 
 
-# --- what is asked again
-
-
-@pytest.mark.parametrize("path", ["/v1/engine/generate", "/v1/engine/score", "/v1/engine/encode"])
-def test_a_full_server_is_asked_again_after_the_time_it_names(local, path):
-    async def twice(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        await (busy(send, b"3") if calls <= 2 else app(scope, receive, send))
-
-    server, between = meddled(local, path, twice)
-    slept: list[float] = []
-    with server, impatient(server.url, slept) as engine:
-        (got,) = engine.generate(Request("I feel", plan(local), LONG))
-        (score,) = engine.score(ScoreRequest("I feel", " so", plan(local)))
-        (want,) = local.generate(Request(local.encode("I feel", bare=True), plan(local), LONG))
-    assert got.tokens == want.tokens and len(score.tokens) == 1
-    assert slept[:2] == [3.0, 3.0] and between.calls >= 3
-
-
-def test_a_server_that_stays_full_is_an_error(local):
-    async def never(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        await busy(send)
-
-    server, between = meddled(local, "/v1/engine/score", never)
-    slept: list[float] = []
-    with server, impatient(server.url, slept, retries=3) as engine, pytest.raises(TrimtabError, match="full"):
-        engine.score(ScoreRequest("I feel"))
-    assert between.calls == 4 and len(slept) == 3 and slept == sorted(slept)
-
-
-def test_a_broken_call_is_repeated_only_where_that_is_safe(local):
-    async def hang_up(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        if calls > 1:
-            await app(scope, receive, send)
-            return
-        kind = (STREAM if scope["path"].endswith("generate") else MEDIA).encode()
-        headers = [(b"content-length", b"99"), (b"content-type", kind)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"x", "more_body": True})
-        raise RuntimeError("the server dies")
-
-    server, between = meddled(local, "/v1/engine/score", hang_up)
-    with server, impatient(server.url) as engine:
-        assert len(engine.score(ScoreRequest("I feel so"))[0].tokens) > 0
-    assert between.calls == 2
-    server, between = meddled(local, "/v1/engine/generate", hang_up)
-    with server, impatient(server.url) as engine, pytest.raises(TrimtabError, match="broke off"):
-        engine.generate(Request("I feel", None, LONG))
-    assert between.calls == 1
-
-
-def test_no_server_is_an_error_that_says_so():
-    slept: list[float] = []
-    with pytest.raises(TrimtabError, match=r"no answer from http://127.0.0.1:9 \(3 tries\)"):
-        impatient("http://127.0.0.1:9", slept, retries=2)
-    assert len(slept) == 2
-
-
-# --- what is never taken for a steered answer
-
-
-def test_a_stream_that_breaks_off_is_an_error_at_once(local):
-    """The server dies after some tokens: what came is let out, the end is an error and no sample."""
-
-    async def dies(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        sent = 0
-
-        async def some(message: Any) -> None:
-            nonlocal sent
-            sent += 1
-            if sent > 6:
-                raise RuntimeError("the server dies")
-            await send(message)
-
-        await app(scope, receive, some)
-
-    server, between = meddled(local, "/v1/engine/generate", dies)
-    with server, impatient(server.url) as engine:
-        seen = []
-        with pytest.raises(TrimtabError, match="broke off"):
-            for event in engine.stream(Request("I feel", plan(local), LONG)):
-                seen.append(event)
-        assert seen and all(e.sample is None for e in seen)
-        with pytest.raises(TrimtabError, match="broke off"):
-            engine.generate([Request("I feel", plan(local), LONG)] * 40)
-    assert between.calls < 8
-
-
-def test_a_server_that_is_killed_takes_its_answer_with_it(local):
-    """The real server in a process of its own, killed in the middle of an answer."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = "import sys; from trimtab.cli import main; sys.exit(main())"
-    flags = ["serve", "tiny", "--engine", "reference", "--allow-inline", "--port", str(port)]
-    process = subprocess.Popen([sys.executable, "-c", code, *flags], stderr=subprocess.DEVNULL)
-    try:
-        with trimtab.load_engine(f"http://127.0.0.1:{port}", "remote", retries=12) as engine:
-            long = Sampling(max_tokens=480, ignore_eos=True)
-            seen = []
-            with pytest.raises(TrimtabError, match="broke off"):
-                for event in engine.stream([Request("I feel", plan(local), long)] * 16):
-                    seen.append(event)
-                    if len(seen) == 5:
-                        process.kill()
-            assert all(e.sample is None for e in seen)
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_the_verbs_take_an_address_as_their_model(server, capsys):
     from trimtab.cli import main
 
@@ -362,77 +179,7 @@ def test_the_verbs_take_an_address_as_their_model(server, capsys):
     assert main([*flags, "--dtype", "float32"]) == 2
 
 
-def without(key: str) -> Callable[..., Any]:
-    def change(pairs: Any) -> Any:
-        for head, _ in pairs:
-            head.pop(key, None)
-            (head.get("sample") or {}).pop(key, None)
-        return pairs
-
-    return change
-
-
-def plain_instead(pairs: Any) -> Any:
-    """An answer that says that it was not steered."""
-    pairs[0][0]["applied"] = ["plain"]
-    return pairs
-
-
-def other_receipt(pairs: Any) -> Any:
-    for head, _ in pairs:
-        if head.get("sample"):
-            head["sample"]["applied"] |= {"tokens_steered": 0}
-    return pairs
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        (without("applied"), SteeringLost, "lacks its receipt"),
-        (lambda pairs: pairs[:1] + without("applied")(pairs[1:]), SteeringLost, "lacks its receipt"),
-        (plain_instead, SteeringLost, "plain"),
-        (other_receipt, SteeringLost, "tokens_steered"),
-        (without("model"), TrimtabError, "another model"),
-        (lambda pairs: [p for p in pairs if not p[0].get("sample")], SteeringLost, "lacks samples"),
-        (lambda pairs: pairs[:-1], TrimtabError, "broke off"),
-    ],
-)
-def test_an_answer_without_its_receipt_is_withheld(local, change, error, words):
-    server, _ = meddled(local, "/v1/engine/generate", rewriting(change))
-    with server, impatient(server.url) as engine, pytest.raises(error, match=words):
-        engine.generate(Request("I feel", plan(local), LONG))
-
-
-@pytest.mark.parametrize("path", ["/v1/engine/capture", "/v1/engine/score"])
-@pytest.mark.parametrize("told", [None, ["plain"]])
-def test_captures_and_scores_need_their_receipt_too(local, path, told):
-    async def strip(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        async def changed(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [h for h in message["headers"] if h[0] != b"content-length"]
-            else:
-                head, tensors = unpack(message["body"])
-                message["body"] = pack({**head, "applied": told}, tensors)
-            await send(message)
-
-        await app(scope, receive, changed)
-
-    server, _ = meddled(local, path, strip)
-    with server, impatient(server.url) as engine, pytest.raises(SteeringLost):
-        engine.capture("I feel", [SITE], plan=plan(local))
-        engine.score(ScoreRequest("I feel", None, plan(local)))
-
-
-def test_another_model_behind_the_address_is_noticed(local):
-    with Served(local) as server, impatient(server.url) as engine:
-        other = trimtab.load_engine("tiny", "reference", n_layers=3)
-        from trimtab.server.app import build
-
-        server.server.config.loaded_app = build(other, Settings(inline=True))
-        engine.line._client.close()
-        engine.line = engine._streams.line = Connection(server.url)
-        with pytest.raises(TrimtabError, match="another model"):
-            engine.capture([local.encode("I feel", bare=True)], [SITE])
+# --- what the server refuses
 
 
 def test_a_changed_plan_is_refused_by_the_server(remote, local, monkeypatch):
