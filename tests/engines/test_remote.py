@@ -270,6 +270,18 @@ def test_addresses_and_strangers_are_told_apart(local, monkeypatch):
 
     with Served.of(openai_only) as stranger, pytest.raises(Unsupported, match="trimtab serve"):
         trimtab.load_engine(stranger.url, "remote")
+
+    async def odd(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": answers.pop()})
+
+    answers = [b"[]", b"{}", b'{"schema": 1, "model": {"id": 3}}', b"<html>"]
+    with Served.of(odd) as stranger:
+        for words in ("trimtab serve", "damaged", "same version", "trimtab serve"):
+            with pytest.raises(TrimtabError, match=words):
+                trimtab.load_engine(stranger.url, "remote")
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingDependency, match=r"trimtab\[serve\]"):
         trimtab.load_engine("http://127.0.0.1:9", "remote")

@@ -22,6 +22,7 @@ from trimtab.engines.requests import Request as Generation
 from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.resolved import ResolvedPlan
+from trimtab.server import metrics
 from trimtab.server.batching import GROUP, Batcher
 from trimtab.server.busy import Busy, status_of
 from trimtab.server.counter import Counter
@@ -149,6 +150,7 @@ class Surface:
             known = (
                 error if isinstance(error, TrimtabError) else TrimtabError(f"{type(error).__name__}: {error}")
             )
+            metrics.count("lost")
             yield frame({"error": _told(known)})
             return
         finally:
@@ -200,6 +202,7 @@ def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await route(*args, **kwargs)
         except TrimtabError as error:
+            metrics.count("refused" if error.exit_code == 2 else "lost")
             told = _told(error)
             headers = {"Retry-After": "1"} if told["code"] == 503 else None
             return JSONResponse({"error": told}, status_code=told["code"], headers=headers)
@@ -243,6 +246,7 @@ def _running(found: APIRouter, surface: Surface) -> None:
         requests = await asyncio.to_thread(orders.generation, head, tensors)
         events = merged(surface.batcher, requests)
         first = await anext(events)  # what is wrong raises here, while an error can still be an answer
+        metrics.count("admitted")
         return StreamingResponse(surface.frames(requests, first, events), media_type=STREAM)
 
     @found.post("/capture", response_class=Response, openapi_extra=_BINARY)
@@ -251,6 +255,7 @@ def _running(found: APIRouter, surface: Surface) -> None:
         """States of prompts at sites, as arrays `<item>:<site>`."""
         order = await asyncio.to_thread(orders.capture, *await surface.body(raw))
         tensors = await surface.alone(lambda: run_capture(engine, order))
+        metrics.count("admitted")
         return Response(pack(surface.head([i.plan for i in order.items]), tensors), media_type=MEDIA)
 
     @found.post("/score", response_class=Response, openapi_extra=_BINARY)
@@ -259,4 +264,5 @@ def _running(found: APIRouter, surface: Surface) -> None:
         """Log-probabilities of tokens under plans, as arrays `<item>:logprobs` and `<item>:distribution`."""
         items = await asyncio.to_thread(orders.score, *await surface.body(raw))
         tensors = await surface.alone(lambda: run_score(engine, items))
+        metrics.count("admitted")
         return Response(pack(surface.head([i[2] for i in items]), tensors), media_type=MEDIA)

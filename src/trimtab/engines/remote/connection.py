@@ -54,12 +54,12 @@ class Connection:
         """Hang up."""
         self._client.close()
 
-    def get(self, path: str) -> Any:
-        """JSON of a GET."""
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object of a GET."""
         return self._json(lambda: self._client.get(path))
 
-    def post(self, path: str, data: Mapping[str, Any]) -> Any:
-        """JSON for JSON, of a route that changes nothing."""
+    def post(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """A JSON object for another, of a route that changes nothing."""
         return self._json(lambda: self._client.post(path, json=data))
 
     def exchange(self, path: str, body: bytes, media: str) -> bytes:
@@ -95,13 +95,16 @@ class Connection:
         except self._httpx.TransportError as error:
             raise TrimtabError(f"the answer of {self.url} broke off: {_words(error)}") from error
 
-    def _json(self, call: Callable[[], Any]) -> Any:
+    def _json(self, call: Callable[[], Any]) -> dict[str, Any]:
         with self._room:
             answer = self._asked(call, repeat=True)
         try:
-            return answer.json()
-        except ValueError as error:
-            raise self._stranger(str(answer.request.url.path)) from error
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._stranger(str(answer.request.url.path))
+        return found
 
     def _asked(self, call: Callable[[], Any], *, repeat: bool) -> Any:
         """A good answer, or what is wrong in words. Only with `repeat` is a call sent again that may have arrived."""

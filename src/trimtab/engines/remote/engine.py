@@ -44,13 +44,19 @@ class RemoteEngine(Engine):
                 f"{line.url} speaks form {about.get('schema')!r} of the engine routes, this trimtab {SCHEMA}: "
                 "bring both to the same version"
             )
-        super().__init__(info_of(about["model"]))
+        try:
+            super().__init__(info_of(about["model"]))
+            self.served = str(about["engine"])
+            self._modules = {Site.from_key(k): str(v) for k, v in about["modules"].items()}
+            self._answer_bytes = min(ANSWER, int(about["answer_bytes"]))
+            group = int(about["group"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise TrimtabError(
+                f"the description that {line.url} gives of its model is damaged: {error!r}"
+            ) from error
         self._lock: Any = contextlib.nullcontext()  # the server has its own queue
-        self.served = str(about["engine"])
-        self._modules = {Site.from_key(k): str(v) for k, v in about["modules"].items()}
-        self._answer_bytes = min(ANSWER, int(about["answer_bytes"]))
         self._identity = identity(self.info)
-        self._streams = Streams(line, self._identity, int(about["group"]))
+        self._streams = Streams(line, self._identity, group)
         self._text = functools.lru_cache(4096)(self._encoded)
 
     @classmethod
