@@ -48,6 +48,18 @@ def test_a_list_of_plugins_is_kept(given, want):
     assert starting.environment({"VLLM_PLUGINS": given})["VLLM_PLUGINS"] == want
 
 
+@pytest.mark.engine
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")
+def test_behind_our_own_server_vllms_flags_are_read_by_vllms_parser(capsys):
+    flags = ["embedded", "--own-server", "--max-model-len", "256", "--enforce-eager"]
+    code, found = run(capsys, *flags)
+    assert code == 0 and found["max_model_len"] == 256 and found["enforce_eager"] is True
+    assert found["engine"] == "vllm" and "command" not in found and "dtype" not in found
+    for wrong in (["--max-model-length", "9"], ["--max-num-seqs", "many"]):
+        code, found = run(capsys, *flags, *wrong)
+        assert code == 2 and "vLLM" in found["error"]
+
+
 def test_other_engines_take_no_foreign_flags(capsys):
     code, found = run(capsys, "tiny", "--engine", "reference", "--port", "0")
     assert code == 0 and found["host"] == "127.0.0.1"

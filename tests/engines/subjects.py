@@ -32,6 +32,7 @@ class Tolerance:
 TOLERANCES: dict[str, Tolerance] = {
     "reference": Tolerance(state=3e-7, logprob=1e-6),
     "reference-chunked": Tolerance(state=3e-7, logprob=1e-6),
+    "reference-remote": Tolerance(state=3e-7, logprob=1e-6),
     "transformers-llama": Tolerance(state=1e-5, logprob=1e-4),
     "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-llama": Tolerance(state=1e-5, logprob=1e-4),
@@ -39,6 +40,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "mlx-4bit": Tolerance(state=1e-4, logprob=1e-3),
     "vllm-eager": Tolerance(state=1e-5, logprob=1e-4),
     "vllm-compiled": Tolerance(state=1e-5, logprob=1e-4),
+    "remote-embedded": Tolerance(state=1e-5, logprob=1e-4),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -243,10 +245,26 @@ def vllm(folder: Path, name: str, **options: Any) -> Subject:
     return Subject(name, engine, HookOracle(model), hottest=2.0)
 
 
+def remote(name: str, behind: Subject) -> Subject:
+    """Another subject's engine, served on loopback."""
+    import pytest
+
+    for module in ("fastapi", "httpx", "uvicorn"):
+        pytest.importorskip(module, reason="the remote engine needs a server: pip install 'trimtab[serve]'")
+    from engines.served import Served
+
+    server = Served(behind.engine)
+    engine: Any = trimtab.load_engine(server.url, "remote")
+    hang_up = engine.close
+    engine.close = lambda: (hang_up(), server.close(), behind.engine.close())
+    return Subject(name, engine, behind.oracle, forwards=behind.forwards, hottest=behind.hottest)
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
     "reference-chunked": lambda folder: reference(chunk=3),
+    "reference-remote": lambda folder: remote("reference-remote", reference()),
     "transformers-llama": transformers_llama,
     "transformers-embedded": transformers_embedded,
     "mlx-llama": mlx_llama,
@@ -254,4 +272,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "mlx-4bit": mlx_4bit,
     "vllm-eager": lambda folder: vllm(folder, "vllm-eager", enforce_eager=True),
     "vllm-compiled": lambda folder: vllm(folder, "vllm-compiled", enforce_eager=False),
+    "remote-embedded": lambda folder: remote("remote-embedded", transformers_embedded(folder)),
 }

@@ -34,7 +34,17 @@ OURS = st.dictionaries(st.sampled_from(KEYS), JSON | WORSE, max_size=5)
 PLANS = st.fixed_dictionaries(
     {"placements": st.lists(OURS | st.sampled_from(list(VALID.values())), max_size=3)}
 )
-ROUTES = ["/v1/steering/preview", "/v1/vectors/load", "/v1/vectors/unload", "/v1/completions"]
+ROUTES = [
+    "/v1/steering/preview",
+    "/v1/vectors/load",
+    "/v1/vectors/unload",
+    "/v1/completions",
+    "/v1/engine/encode",
+    "/v1/engine/decode",
+    "/v1/engine/generate",
+    "/v1/engine/capture",
+    "/v1/engine/score",
+]
 USUAL = [
     "model",
     "n",

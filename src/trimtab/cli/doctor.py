@@ -21,6 +21,7 @@ NEEDS = {
     "transformers": (("torch", "transformers", "accelerate"), "hf"),
     "vllm": (("vllm",), "vllm"),
     "mlx": (("mlx", "mlx_lm"), "mlx"),
+    "remote": (("httpx",), "serve"),
 }
 EXTRAS = {
     "eval": ("scipy", "sklearn", "matplotlib"),

@@ -124,7 +124,7 @@ def glance(model: str, engine: str) -> Glance:
     """Check that a model folder is one, and read its size; its weights are checked by the engine, as it
     loads.
     """
-    if engine == "reference":
+    if engine in ("reference", "remote"):  # built in, and on another machine
         return Glance()
     if model == "embedded":
         from trimtab import embedded

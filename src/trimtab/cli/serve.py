@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from trimtab.engines import ENGINES
-from trimtab.errors import InputError
+from trimtab.errors import InputError, MissingDependency
 
 from .frame import Desk, verb
 from .models import open_engine
@@ -26,6 +28,9 @@ from .models import open_engine
 @click.option("--vectors", multiple=True, help="Vector files to load; the first one is read by default.")
 @click.option("--vector-dir", default=None, help="Folder from which clients may load vector files.")
 @click.option("--allow-inline", is_flag=True, help="Take vectors inside requests, too.")
+@click.option(
+    "--own-server", is_flag=True, help="Put vLLM behind our own server, which --engine remote can use."
+)
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and stop.")
@@ -40,6 +45,7 @@ def serve(
     vectors: tuple[str, ...],
     vector_dir: str | None,
     allow_inline: bool,
+    own_server: bool,
     dtype: str | None,
     device: str | None,
     dry_run: bool,
@@ -47,7 +53,8 @@ def serve(
     """Serve MODEL (a folder, a hub id or "embedded") over HTTP, steered and read by request.
 
     With vllm, the default, this is vLLM's own server with our plugin, and all other flags are vLLM's:
-    trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours.
+    trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours, and with
+    --own-server vLLM does, too; that is the server which `--engine remote` speaks to.
     """
     for path in (*vectors, *([vector_dir] if vector_dir else [])):
         if not Path(path).exists():
@@ -56,21 +63,22 @@ def serve(
         raise InputError("a server has no result to print: leave --json out, or add --dry-run")
     ours = _settings(vectors, vector_dir, allow_inline)
     place = ["--host", host, "--port", str(port)]
-    if engine == "vllm":
-        if device is not None:
-            raise InputError("vLLM chooses its device by how it was built; leave --device out")
+    if engine == "vllm" and device is not None:
+        raise InputError("vLLM chooses its device by how it was built; leave --device out")
+    if engine == "vllm" and not own_server:
         more = ["--dtype", dtype] if dtype else []
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
         _vllm(desk, model, [*place, *more, *flags], ours, secret, dry_run)
         return
-    if flags:
+    if flags and engine != "vllm":
         raise InputError(f"{flags[0]} is no flag of trimtab serve; only vLLM takes flags of its own")
-    shown = {"engine": engine, "model": model, "host": host, "port": port, "environment": dict(ours)}
+    more = _vllm_options(flags) if flags else {}
+    shown = {"engine": engine, "model": model, "host": host, "port": port, **more, "environment": dict(ours)}
     if dry_run:
         desk.result(shown, text=" ".join(f"{k}={v}" for k, v in shown.items()))
         return
-    _own(desk, model, engine, host, port, api_key, ours, dtype, device)
+    _own(desk, model, engine, host, port, api_key, ours, dtype=dtype, device=device, **more)
 
 
 # Flags of vLLM are not ours to know.
@@ -111,6 +119,23 @@ def _vllm(
     os.execve(command[0], command, environment)
 
 
+def _vllm_options(flags: tuple[str, ...]) -> dict[str, Any]:
+    """vLLM's flags as options of its engine, read by vLLM's own parser."""
+    try:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    except ImportError as error:
+        raise MissingDependency.of("vllm", "vllm", "trimtab serve --engine vllm") from error
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(exit_on_error=False))
+    try:
+        found, unknown = parser.parse_known_args(list(flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise InputError(f"vLLM does not take these flags: {error}") from error
+    if unknown:
+        raise InputError(f"{unknown[0]} is no flag of vLLM's engine")
+    return {k: v for k, v in vars(found).items() if v != parser.get_default(k)}
+
+
 def _own(
     desk: Desk,
     model: str,
@@ -119,8 +144,7 @@ def _own(
     port: int,
     key: str | None,
     ours: Mapping[str, str],
-    dtype: str | None,
-    device: str | None,
+    **options: Any,
 ) -> None:
     """Load the engine and serve it until a signal; what runs then is finished."""
     import uvicorn
@@ -129,7 +153,7 @@ def _own(
     from trimtab.server.settings import Settings
 
     settings = Settings.from_environment({**os.environ, **ours})
-    loaded = open_engine(desk, model, engine, dtype=dtype, device=device)
+    loaded = open_engine(desk, model, engine, **options)
     desk.note(f"{loaded.info.id} on http://{host}:{port}/v1")
     with loaded:
         uvicorn.run(build(loaded, settings, key), host=host, port=port, log_level="warning")

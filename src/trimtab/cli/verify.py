@@ -46,7 +46,8 @@ def verify(
 ) -> int:
     """Prove on this machine that an engine steers, captures and reads exactly.
 
-    MODEL is a local folder, or "embedded" for the model that comes with trimtab. The names of the checks are fixed per
+    MODEL is a local folder, or "embedded" for the model that comes with trimtab; with --engine remote it is a server's
+    address. The names of the checks are fixed per
     engine; each of them is either run or named as not run. Exit code 1 when one fails.
     """
     from trimtab.conformance.registry import CHECKS, names_of
@@ -71,7 +72,9 @@ def _options(engine: str, flags: dict[str, Any]) -> dict[str, Any]:
     if flags["eager"] and engine != "vllm":
         raise Unsupported(f"--eager is for vllm; the {engine} engine compiles nothing")
     given = {k: flags[k] for k in ("dtype", "device") if flags[k] is not None}
-    refused = {"reference": ("dtype", "device"), "vllm": ("device",)}.get(engine, ())
+    refused = {"reference": ("dtype", "device"), "remote": ("dtype", "device"), "vllm": ("device",)}.get(
+        engine, ()
+    )
     for name in (n for n in refused if n in given):
         raise Unsupported(f"the {engine} engine takes no --{name}; leave it out")
     return given | ({"enforce_eager": True} if flags["eager"] else {})

@@ -22,6 +22,7 @@ FEATURES: dict[str, frozenset[str]] = {
     "reference": frozenset({"streams", "chunks"}),
     "transformers": frozenset({"streams"}),
     "mlx": frozenset({"streams"}),
+    "remote": frozenset({"streams"}),
     "vllm": frozenset({"chunks", "prefix_cache", "preemption", "bank", "plugin", "workers"}),
 }
 

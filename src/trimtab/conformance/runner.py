@@ -41,13 +41,15 @@ def verify(
     if compare not in COMPARE:
         raise UnknownName.of("comparison", compare, COMPARE)
     folder, stand, started = _folder(model, engine), stand_of(engine), time.monotonic()
-    missing = unavailable(folder) if folder is not None else "the model is built in, and numpy"
+    missing = unavailable(folder) if folder is not None else _elsewhere(engine)
     if compare == "transformers" and missing:
         raise InputError(f"cannot compare with Transformers: {missing}; use --compare itself")
     runner = load_engine(_name(model, engine), engine, **{**stand.options(*_size(folder)), **options})
     try:
         truth = Truth(folder) if folder is not None and not missing and compare != "itself" else None
-        report = run_checks(Subject(runner, stand, truth, vectors, seed), only=only, tell=tell)
+        report = run_checks(
+            Subject(runner, stand, truth, vectors, seed), only=only, tell=tell, partial=engine == "remote"
+        )
     finally:
         runner.close()
     why = missing or "asked for"
@@ -64,8 +66,9 @@ def verify(
 def run_checks(
     subject: Subject, *, only: Collection[str] = (), tell: Tell | None = None, partial: bool = False
 ) -> Report:
-    """The checks of the subject's engine on a subject that is ready. `partial` is for engines that are not trimtab's: a
-    check that asks for what they do not offer (`Unsupported`) is then not run, instead of an error."""
+    """The checks of the subject's engine on a subject that is ready. `partial` is for engines that are not trimtab's,
+    and for whatever a server runs: a check that asks for what they do not offer (`Unsupported`) is then not run,
+    instead of an error."""
     names = names_of(subject.stand.engine)
     info, bounds = subject.engine.info, subject.bounds
     report = Report(
@@ -120,12 +123,18 @@ def check_names(engine: str, only: Collection[str]) -> None:
             raise UnknownName.of(f"check of the {engine} engine", name, known)
 
 
+def _elsewhere(engine: str) -> str:
+    return "the weights are the server's" if engine == "remote" else "the model is built in, and numpy"
+
+
 def _name(model: str, engine: str) -> str:
     return "tiny" if engine == "reference" else model
 
 
 def _folder(model: str, engine: str) -> Path | None:
-    """The checkpoint's folder; None for the reference engine, which has a model of its own."""
+    """The checkpoint's folder; None for the reference engine, which has a model of its own, and for a server's."""
+    if engine == "remote":
+        return None
     if engine == "reference":
         if model not in ("tiny", "embedded"):
             raise InputError(f"the reference engine runs its built-in model only, not {model}: name it tiny")

@@ -17,6 +17,7 @@ ENGINES: dict[str, str] = {
     "transformers": "trimtab.engines.transformers:TransformersEngine",
     "mlx": "trimtab.engines.mlx:MLXEngine",
     "vllm": "trimtab.engines.vllm.engine:VllmEngine",
+    "remote": "trimtab.engines.remote:RemoteEngine",
 }
 DEFAULT = "transformers"
 
@@ -32,8 +33,10 @@ def engine_class(name: str) -> type[Engine]:
 
 
 def load_engine(model: str | os.PathLike[str], engine: str = DEFAULT, **options: Any) -> Engine:
-    """Load `model` (a local directory, a hub id, or "embedded") on an engine; options go to its `load`."""
-    if str(model) == "embedded":
+    """Load `model` (a local directory, a hub id, or "embedded"; for the remote engine a server's address) on an engine;
+    options go to its `load`.
+    """
+    if str(model) == "embedded" and engine != "remote":
         from trimtab import embedded
 
         model = embedded.MODEL

@@ -25,6 +25,7 @@ from trimtab.server.receipts import HEADER
 from trimtab.server.routes import failed, router
 from trimtab.server.running import Run
 from trimtab.server.settings import Settings
+from trimtab.server.surface import Surface, routes
 
 
 class Desk:
@@ -52,15 +53,18 @@ class Encoder:
 def build(engine: Engine, settings: Settings | None = None, key: str | None = None) -> FastAPI:
     """The app. With `key`, every route under /v1 wants it as a bearer token."""
     desk = Desk(engine, settings)
+    surface = Surface(engine, desk.batcher, desk.counter)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         desk.batcher.close()
+        surface.close()
 
     app = FastAPI(title="trimtab", lifespan=lifespan)
     app.state.trimtab = desk
     app.include_router(router())
+    app.include_router(routes(surface))
     _openai(app, desk)
     _plain(app, desk)
     _errors(app)

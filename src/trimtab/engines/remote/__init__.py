@@ -1,0 +1,5 @@
+"""The remote engine: a served model as an engine. MODEL is the server's address; nothing heavy runs here."""
+
+from trimtab.engines.remote.engine import RemoteEngine
+
+__all__ = ["RemoteEngine"]
