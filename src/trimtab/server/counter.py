@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from trimtab.resolved import ResolvedPlan
 from trimtab.server import wire
 from trimtab.server.captures import Captures
 from trimtab.server.library import Library
+from trimtab.server.ruling import Ruling, grouped, operator_rules, switched
 from trimtab.server.selection import Selection, model_layers, select
 from trimtab.server.settings import Settings
 from trimtab.sites import ModelInfo
@@ -29,6 +31,7 @@ class Order:
     layers: tuple[int, ...] = ()
     ranges: tuple[Range, ...] = ()
     at: str = "after"
+    ruling: Ruling | None = None
 
     @property
     def tells(self) -> bool:
@@ -59,6 +62,10 @@ class Counter:
         self.library = Library(info, self.settings)
         self.captures = Captures(self.settings)
         self.default: SteeringPlan | None = None
+        self.rules = () if self.settings.rules is None else operator_rules(self.settings.rules)
+        # What cannot hold for any request stops the server, and not its first request.
+        grouped(self.rules, self.library.get(self.library.default or ""), info)
+        switched(self.rules, self.resolve, Prompt((0,)))
 
     def parse(self, found: Mapping[str, Any]) -> wire.Fields:
         """The fields of a request (`wire.take`), checked as far as they can be without its prompt."""
@@ -79,7 +86,31 @@ class Counter:
                 layers = model_layers(fields.capture.layers, self.info)
                 ranges = resolve_positions(fields.capture.positions, prompt)
         at = "after" if fields.capture is None else fields.capture.at
-        return Order(prompt, resolved, selection, layers, ranges, at)
+        ruling = self._ruling(fields, prompt, resolved, selection)
+        return Order(prompt, resolved, selection, layers, ranges, at, ruling)
+
+    def _ruling(
+        self, fields: wire.Fields, prompt: Prompt, plan: ResolvedPlan, selection: Selection | None
+    ) -> Ruling | None:
+        """The operator's rules read with the default vectors, a request's with those of its own readout."""
+        if not self.rules and not fields.rules:
+            return None
+        with _named("rules"):
+            twice = {r.name for r in self.rules} & {r.name for r in fields.rules}
+            if twice:
+                raise InputError(f"the operator has a rule that is called {min(twice)!r}; choose another name")
+            field, layer = fields.readout, None
+            name = (field and field.vectors) or self.library.default
+            if selection is not None and len(selection.layers) == 1:
+                layer = selection.layers[0]
+            groups = [
+                *grouped(self.rules, self.library.get(self.library.default or ""), self.info),
+                *grouped(fields.rules, self.library.get(name or ""), self.info, layer),
+            ]
+            if selection is not None and selection.readout.at != "after":
+                raise InputError("rules are judged after the edits: readout.at is 'after' with them")
+            steer = switched((*self.rules, *fields.rules), self.resolve, prompt)
+        return Ruling(secrets.token_hex(8), plan, groups, steer)
 
     def resolve(self, plan: SteeringPlan, prompt: Prompt) -> ResolvedPlan:
         """A plan's names, layers and positions as numbers; what is wrong says which placement it is."""
