@@ -88,7 +88,12 @@ def test_a_tag_comes_with_the_token_whose_state_fired(client, unit):
     token, value, above, position = crossing(client, text(), unit)
     body = text(rules=[rule({"tag": "happy"}, above, unit=unit)])
     plain, whole, parts = ask(client, text()), ask(client, body), chunks(client, body)
-    want = {"rule": "joyful", "position": position, "value": pytest.approx(value, rel=1e-5), "then": [{"tag": "happy"}]}
+    want = {
+        "rule": "joyful",
+        "position": position,
+        "value": pytest.approx(value, rel=1e-5),
+        "then": [{"tag": "happy"}],
+    }
     choice = whole["choices"][0]
     assert choice["rules"] == [want] and whole["rules"] == [{"index": 0, **want}]
     assert choice["text"] == plain["choices"][0]["text"] and "readout" not in choice
@@ -101,7 +106,7 @@ def test_a_tag_comes_with_the_token_whose_state_fired(client, unit):
 
 
 def test_a_rule_reads_beside_the_readout_that_was_asked_for(client):
-    token, value, above, position = crossing(client, text())
+    *_, above, position = crossing(client, text())
     readout = {"layers": [0, 3], "concepts": ["anger"]}
     both = ask(client, text(readout=readout, rules=[rule("log", above)]))
     alone = ask(client, text(readout=readout))
@@ -167,7 +172,7 @@ def test_every_sample_has_its_own_rules(client):
 
 def test_the_operators_rules_hold_for_everybody(engine, file, tmp_path, caplog):
     with TestClient(build(engine, Settings(readout=(file,)))) as probe:
-        token, _, above, position = crossing(probe, text())
+        *_, above, position = crossing(probe, text())
     (tmp_path / "push.json").write_text(json.dumps(PUSH))
     rules = tmp_path / "rules.txt"
     rules.write_text(f"# house rules\njoy@2 z > {above} -> log, steer push\n")

@@ -17,6 +17,7 @@ VERBS = {
     "data": ("Make", "Begin, check or count a corpus, before any model loads."),
     "extract": ("Make", "Extract concept vectors from contrasting texts."),
     "generate": ("Use", "Generate text, steered and read by concept vectors."),
+    "chat": ("Use", "Talk to a model or a server; plan and readings change on the fly."),
     "serve": ("Use", "Serve a model over HTTP (OpenAI's API), steered and read by request."),
     "eval": ("Judge", "Evaluate: dilemmas, judges, classifiers, choices, readouts."),
     "compare": ("Judge", "Compare vectors with vectors, and runs with runs."),

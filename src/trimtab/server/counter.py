@@ -98,7 +98,9 @@ class Counter:
         with _named("rules"):
             twice = {r.name for r in self.rules} & {r.name for r in fields.rules}
             if twice:
-                raise InputError(f"the operator has a rule that is called {min(twice)!r}; choose another name")
+                raise InputError(
+                    f"the operator has a rule that is called {min(twice)!r}; choose another name"
+                )
             field, layer = fields.readout, None
             name = (field and field.vectors) or self.library.default
             if selection is not None and len(selection.layers) == 1:

@@ -90,7 +90,9 @@ class Ruling:
             kinds = {a.kind for a in firing.rule.then}
             stop = stop or "abort" in kinds
             if "log" in kinds:
-                log.warning(json_line({"event": "rule", "request": self.id, "index": index, **firing.to_json()}))
+                log.warning(
+                    json_line({"event": "rule", "request": self.id, "index": index, **firing.to_json()})
+                )
             if "steer" in kinds and firing.rule.name not in sample.on:
                 sample.on.add(firing.rule.name)
                 sample.plan = joined(sample.plan, beyond(self.steer[firing.rule.name], position))
@@ -140,9 +142,7 @@ def grouped(
             f"the rule {rules[0].name!r} has nothing to read with: the operator has to set TRIMTAB_READOUT_VECTORS"
         )
     usual = vectors.read_site(info.n_layers).layer if layer is None else layer
-    placed = [
-        r if r.when.layer is not None else replace(r, when=replace(r.when, layer=usual)) for r in rules
-    ]
+    placed = [r if r.when.layer is not None else replace(r, when=replace(r.when, layer=usual)) for r in rules]
     found = []
     for unit in ("z", "raw"):
         mine = tuple(r for r in placed if r.when.unit == unit)

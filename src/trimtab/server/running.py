@@ -69,9 +69,7 @@ class Run:
             positions = {"ranges": [list(r) for r in order.ranges]}
             capture = CaptureSpec(tuple(Site(n) for n in order.layers), positions, order.at)
         readout = None if self.joint is None else self.joint.readout
-        request = Request(
-            order.prompt, order.plan, self.sampling, capture, readout, monitor=order.ruling
-        )
+        request = Request(order.prompt, order.plan, self.sampling, capture, readout, monitor=order.ruling)
         stream = self.batcher.stream(request)
         try:
             async for event in stream:

@@ -41,7 +41,8 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """`TRIMTAB_READOUT_VECTORS` (several files: separated as in PATH), `TRIMTAB_READOUT_MANIFEST`,
-        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, and the limits `TRIMTAB_MAX_…` and `TRIMTAB_CAPTURE_SECONDS`."""
+        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, and the limits `TRIMTAB_MAX_…`
+        and `TRIMTAB_CAPTURE_SECONDS`."""
 
         def text(name: str) -> str:
             return environment.get(name) or environment.get(ALIASES.get(name, ""), "")

@@ -1,4 +1,5 @@
-"""The extra fields of a request: `steering` (a plan), `readout`, `capture` and `rules`; their form, and what is wrong in words.
+"""The extra fields of a request: `steering` (a plan), `readout`, `capture` and `rules`; their form, and what is wrong
+in words.
 
 They come as objects, which is what `extra_body` of OpenAI's client sends, or as JSON strings among `vllm_xargs`, which
 holds scalars only. Both have the same schema.
