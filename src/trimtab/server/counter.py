@@ -14,6 +14,7 @@ from trimtab.prompts import Prompt, Range, resolve_positions
 from trimtab.resolved import ResolvedPlan
 from trimtab.server import wire
 from trimtab.server.captures import Captures
+from trimtab.server.feed import Feed
 from trimtab.server.library import Library
 from trimtab.server.ruling import Ruling, grouped, operator_rules, switched
 from trimtab.server.selection import Selection, model_layers, select
@@ -63,8 +64,10 @@ class Counter:
         self.captures = Captures(self.settings)
         self.default: SteeringPlan | None = None
         self.rules = () if self.settings.rules is None else operator_rules(self.settings.rules)
+        default = self.library.get(self.library.default or "")
+        self.feed = Feed(default, info) if self.settings.feed else None
         # What cannot hold for any request stops the server, and not its first request.
-        grouped(self.rules, self.library.get(self.library.default or ""), info)
+        grouped(self.rules, default, info)
         switched(self.rules, self.resolve, Prompt((0,)))
 
     def parse(self, found: Mapping[str, Any]) -> wire.Fields:

@@ -14,6 +14,7 @@ from trimtab.engines.requests import CaptureSpec, Event, Request, Sample
 from trimtab.server.batching import Batcher
 from trimtab.server.bodies import Body, ChatBody
 from trimtab.server.counter import Counter, Order
+from trimtab.server.feed import Feed
 from trimtab.server.joint import Joint
 from trimtab.server.receipts import applied
 from trimtab.server.replies import Form
@@ -43,14 +44,20 @@ class Run:
         self.form = Form(engine.info.id, isinstance(body, ChatBody), body.wants_logprobs)
         self.samples = [Progress() for _ in range(self.sampling.n)]
         self.reserved = 0
+        self.feed: Feed | None = None
+        self._fed = 0
         self.joint = self._joint()
 
     def _joint(self) -> Joint | None:
-        """Everything that is read of this request, in one pass: for the answer, then for the rules."""
+        """Everything that is read of this request, in one pass: for the answer, for the rules, for the feed."""
         selection, ruling = self.order.selection, self.order.ruling
         parts = [] if selection is None else [selection.readout]
         first = len(parts)
         parts += [] if ruling is None else [g.readout for g in ruling.groups]
+        feed = self.counter.feed
+        if feed is not None and feed.watched and all(p.at == feed.readout.at for p in parts):
+            self.feed, self._fed = feed, len(parts)
+            parts.append(feed.readout)
         if not parts:
             return None
         joint = Joint.of(parts)
@@ -78,10 +85,27 @@ class Run:
                     progress.events.append(event)
                 if event.sample is not None:
                     progress.sample = event.sample
+                self._feed(event)
                 yield event
         finally:
             self.counter.captures.release(self.reserved)
+            for index, progress in enumerate(self.samples):
+                if self.feed is not None and progress.sample is None:
+                    self.feed.end(self.form.id, index, "abandoned")
             await stream.aclose()  # type: ignore[attr-defined]
+
+    def _feed(self, event: Event) -> None:
+        """Tell those who watch."""
+        feed, index, ruling = self.feed, event.index, self.order.ruling
+        if feed is None or self.joint is None:
+            return
+        if event.token is not None and event.reading is not None:
+            position = len(self.order.prompt) - 2 + len(self.samples[index].events)
+            feed.token(self.form.id, index, position, self.joint.part(self._fed, event.reading))
+            for firing in [] if ruling is None else ruling.fired(index, position):
+                feed.rule(self.form.id, index, firing)
+        if event.sample is not None:
+            feed.end(self.form.id, index, event.sample.finish)
 
     async def whole(self) -> dict[str, Any]:
         """The whole answer."""
