@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
-import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -122,28 +119,7 @@ def test_a_line_that_cannot_be_done_ends_a_script(refused, lines, joy, line, wor
     assert word in refused(*CHAT)
 
 
-@contextmanager
-def serving(engine, settings, key=None):
-    uvicorn = pytest.importorskip("uvicorn", reason="needs trimtab[serve]")
-    from trimtab.server.app import build
-
-    server = uvicorn.Server(
-        uvicorn.Config(build(engine, settings, key), port=0, log_level="error", timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        until = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < until and thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def test_a_server_says_the_same_as_its_engine(trimtab, refused, lines, answer, engine, joy):
+def test_a_server_says_the_same_as_its_engine(trimtab, refused, lines, answer, engine, joy, serving):
     from trimtab.server.settings import Settings
 
     with serving(engine, Settings(readout=(joy,)), "secret") as url:

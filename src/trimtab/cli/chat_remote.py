@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from trimtab.engines.requests import Message, Sampling
 
+
 class Remote:
     """The other side is a server of `trimtab serve`, or vLLM's with our plugin."""
 

@@ -27,7 +27,9 @@ from .models import open_engine
 @click.option("--vectors", multiple=True, help="Vector files to load; the first one is read by default.")
 @click.option("--vector-dir", default=None, help="Folder from which clients may load vector files.")
 @click.option("--allow-inline", is_flag=True, help="Take vectors inside requests, too.")
-@click.option("--rules", default=None, metavar="FILE", help="Rules that hold for every request (not with vllm).")
+@click.option(
+    "--rules", default=None, metavar="FILE", help="Rules that hold for every request (not with vllm)."
+)
 @click.option("--feed", is_flag=True, help="Let clients watch the readings of all traffic: trimtab watch.")
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
@@ -70,7 +72,9 @@ def serve(
             raise InputError("vLLM chooses its device by how it was built; leave --device out")
         for name, given in (("rules", rules), ("feed", feed)):
             if given:
-                raise InputError(f"--{name} needs an engine of ours: add --engine transformers, or leave it out")
+                raise InputError(
+                    f"--{name} needs an engine of ours: add --engine transformers, or leave it out"
+                )
         more = ["--dtype", dtype] if dtype else []
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}

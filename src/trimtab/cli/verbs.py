@@ -25,6 +25,7 @@ VERBS = {
     "calibrate": ("Judge", "Find how far vectors may be pushed, and store it in their file."),
     "score": ("Judge", "Score the texts of a run again, without a model."),
     "read": ("Look", "Read existing texts with concept vectors, token by token."),
+    "watch": ("Look", "Watch the readings of a server's traffic, live."),
     "inspect": ("Look", "Show what a vector file holds and which model it fits."),
     "convert": ("Move", "Convert vector files between formats, and do sums with them."),
     "ls": ("Move", "List the vector files of a folder and of the library."),
