@@ -11,10 +11,12 @@ from typing import Any
 from trimtab.errors import InputError, TrimtabError
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt, Range, resolve_positions
+from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
 from trimtab.server import wire
 from trimtab.server.captures import Captures
 from trimtab.server.feed import Feed
+from trimtab.server.joint import Joint
 from trimtab.server.library import Library
 from trimtab.server.ruling import Ruling, grouped, operator_rules, switched
 from trimtab.server.selection import Selection, model_layers, select
@@ -37,7 +39,19 @@ class Order:
     @property
     def tells(self) -> bool:
         """Whether the model's worker has anything to do with it."""
-        return bool(self.plan.effective) or self.selection is not None or bool(self.layers)
+        return bool(self.plan.effective or self.selection or self.layers or self.ruling)
+
+    def joint(self, *more: Readout) -> Joint | None:
+        """All that is read of this prompt in one pass: for the answer, then for the rules, then `more`."""
+        parts = [] if self.selection is None else [self.selection.readout]
+        first, ruling = len(parts), self.ruling
+        parts += [*([] if ruling is None else [g.readout for g in ruling.groups]), *more]
+        if not parts:
+            return None
+        joint = Joint.of(parts)
+        if ruling is not None:
+            ruling.bind(joint, first)
+        return joint
 
     def rows(self, length: int) -> int:
         """How many of the first `length` positions are captured."""

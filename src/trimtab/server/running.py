@@ -45,25 +45,15 @@ class Run:
         self.samples = [Progress() for _ in range(self.sampling.n)]
         self.reserved = 0
         self.feed: Feed | None = None
-        self._fed = 0
         self.joint = self._joint()
 
     def _joint(self) -> Joint | None:
-        """Everything that is read of this request, in one pass: for the answer, for the rules, for the feed."""
-        selection, ruling = self.order.selection, self.order.ruling
-        parts = [] if selection is None else [selection.readout]
-        first = len(parts)
-        parts += [] if ruling is None else [g.readout for g in ruling.groups]
-        feed = self.counter.feed
-        if feed is not None and feed.watched and all(p.at == feed.readout.at for p in parts):
-            self.feed, self._fed = feed, len(parts)
-            parts.append(feed.readout)
-        if not parts:
-            return None
-        joint = Joint.of(parts)
-        if ruling is not None:
-            ruling.bind(joint, first)
-        return joint
+        """What is read of this request; of an answer that reads before the edits, nothing goes to the feed."""
+        feed, selection = self.counter.feed, self.order.selection
+        if feed is None or not feed.watched or (selection is not None and selection.readout.at != "after"):
+            return self.order.joint()
+        self.feed = feed
+        return self.order.joint(feed.readout)
 
     async def _events(self) -> AsyncIterator[Event]:
         """The engine's events; room for captures is promised before, and given back after."""
@@ -101,7 +91,7 @@ class Run:
             return
         if event.token is not None and event.reading is not None:
             position = len(self.order.prompt) - 2 + len(self.samples[index].events)
-            feed.token(self.form.id, index, position, self.joint.part(self._fed, event.reading))
+            feed.token(self.form.id, index, position, self.joint.part(-1, event.reading))
             for firing in [] if ruling is None else ruling.fired(index, position):
                 feed.rule(self.form.id, index, firing)
         if event.sample is not None:

@@ -118,10 +118,13 @@ def _check(handler: Any, request: Any, fields: wire.Fields, door: Door) -> None:
         raise Unsupported(
             "captures are fetched from a route that this server does not have: start it with VLLM_PLUGINS=trimtab"
         )
-    if fields.rules:
-        raise Unsupported(
-            "rules: this server runs vLLM, which does not judge rules; send them to trimtab serve --engine transformers"
-        )
+    for rule in fields.rules:
+        beyond = sorted({a.kind for a in rule.then} & {"abort", "steer"})
+        if beyond:
+            raise Unsupported(
+                f"rules: {rule.name!r} wants to {' and '.join(beyond)}, and on vLLM a rule can only tag and log: "
+                "tokens have gone out before it is judged. trimtab serve --engine transformers does both"
+            )
     prompts = getattr(request, "prompt", None)
     several = isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int)
     if several and request.stream and fields.readout is not None:
