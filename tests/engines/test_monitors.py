@@ -19,7 +19,10 @@ from trimtab.sites import Site
 TOKENS, AT = 12, 4
 
 
-@pytest.fixture(scope="module", params=["reference", "transformers", "mlx"])
+REAL = [pytest.param(name, marks=pytest.mark.engine) for name in ("transformers", "mlx")]
+
+
+@pytest.fixture(scope="module", params=["reference", *REAL])
 def engine(request):
     if (
         request.param != "reference"

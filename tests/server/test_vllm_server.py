@@ -495,7 +495,9 @@ def test_rules_tag_the_token_whose_reading_passed(http):
     asked = text(rules=[rule], readout={"layers": [4], "concepts": ["happy"]}, ignore_eos=True)
     answer = ask(http, asked)
     (fired,) = answer["rules"]
-    assert fired["position"] == read["position"] + token and fired["value"] == pytest.approx(values[token], rel=1e-3)
+    assert fired["position"] == read["position"] + token and fired["value"] == pytest.approx(
+        values[token], rel=1e-3
+    )
     assert answer["choices"][0]["rules"][0]["then"] == ["log", {"tag": "down"}]
     plain = ask(http, text(readout={"layers": [4], "concepts": ["happy"]}, ignore_eos=True))["choices"][0]
     ours = answer["choices"][0]["readout"]
