@@ -141,6 +141,18 @@ def test_a_server_says_the_same_as_its_engine(trimtab, refused, lines, answer, e
     assert "does not answer" in trimtab(*chat).err
 
 
+def test_a_chunk_of_several_tokens_and_readings_that_are_missing():
+    from trimtab.cli.chat_remote import Remote
+    from trimtab.cli.chat_session import _means
+
+    side = Remote.__new__(Remote)
+    side._readout = {"concepts": ["joy", "anger"], "z": True}
+    values = [[[1.0, None]], None, [[3.0, None]]]
+    pieces = list(side._pieces({"delta": {"content": "so glad"}, "readout": {"values": values}}))
+    assert [p.text for p in pieces] == ["", "", "so glad"] and pieces[1].reading == {}
+    assert _means(pieces) == ["mean z: joy +2.00, anger –"]
+
+
 def test_tinted_pieces_keep_their_spaces(capsys):
     from trimtab.cli.chat_local import Piece
     from trimtab.cli.chat_session import Session

@@ -204,6 +204,11 @@ WRONG: list[tuple[Any, str]] = [
     ([rule({"steer": {"placements": [{**PUSH["placements"][0], "positions": "prompt"}]}}, 1.0)], "generated"),
     ([rule("log", 1.0, name=str(i)) for i in range(65)], "64"),
     (["anger z > x -> log"], "rules[0]"),
+    ([rule("log", 1.0, mean=10**30)], "100000"),
+    ([rule("log", 10**400)], "rules[0]"),
+    ([rule({"tag": "x" * (1 << 20)}, 1.0)], "bytes"),
+    ([rule({"tag": {"a": 1}}, 1.0)], "action"),
+    ([rule([], 1.0)], "does nothing"),
 ]
 
 
@@ -213,6 +218,20 @@ def test_what_is_wrong_with_rules_is_said(client, wrong, word):
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert word in error["message"] and error["param"] == "rules"
+
+
+def test_a_reading_that_overflowed_is_null_and_no_broken_answer(engine, file):
+    from trimtab.prompts import Prompt
+    from trimtab.rules import Rule
+    from trimtab.server.joint import Joint
+    from trimtab.server.ruling import Ruling, grouped
+
+    (group,) = grouped([Rule.from_json(rule("abort", 1.0))], ConceptVectors.load(file), engine.info)
+    ruling = Ruling("r", engine.resolve(None, Prompt((0,))), [group], {})
+    ruling.bind(Joint.of([group.readout]), 0)
+    verdict = ruling.see(0, 3, np.array([[np.inf]], np.float32))
+    assert verdict is not None and verdict.stop and ruling.see(0, 4, np.array([[np.nan]], np.float32)) is None
+    assert ruling.fired(0, 3)[0]["value"] is None and ruling.report()[0]["value"] is None
 
 
 def test_an_inline_vector_in_a_rule_needs_leave(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,21 +89,24 @@ class Remote:
                     applied, rules = chunk.get("steering_applied", applied), chunk.get("rules", rules)
                     for choice in chunk.get("choices", []):
                         finish = choice.get("finish_reason") or finish
-                        yield self._piece(choice)
+                        yield from self._pieces(choice)
         except httpx.HTTPError as error:
             raise TrimtabError(f"{self.name} broke off: {type(error).__name__}: {error}") from error
         if applied is None:
             raise SteeringLost(f"{self.name} does not say what it applied: is trimtab part of it?")
         yield Piece("", applied=applied, receipt=tuple(receipt_lines(applied, rules)), finish=finish)
 
-    def _piece(self, choice: dict[str, Any]) -> Piece:
+    def _pieces(self, choice: dict[str, Any]) -> Iterator[Piece]:
+        """A chunk's text with the reading of its last token, after those of the others in it."""
         text = choice.get("delta", {}).get("content") or ""
         values = choice.get("readout", {}).get("values")
-        if self._readout is None or not values or values[-1] is None:
-            return Piece(text)
-        row = values[-1][0]
-        reading = {c: v for c, v in zip(self._readout["concepts"], row, strict=True) if v is not None}
-        return Piece(text, reading, bool(self._readout["z"]))
+        if self._readout is None or not values:
+            yield Piece(text)
+            return
+        for i, table in enumerate(values):
+            row = [] if table is None else [math.nan if v is None else float(v) for v in table[0]]
+            reading = dict(zip(self._readout["concepts"], row, strict=False))
+            yield Piece(text if i == len(values) - 1 else "", reading, bool(self._readout["z"]))
 
 
 def _chunk(line: str) -> dict[str, Any] | None:

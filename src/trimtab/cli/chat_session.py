@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import InputError, UnknownName
 from trimtab.plans import Placement, SteeringPlan
+from trimtab.records import finite
 
 from .chat_local import Piece, Side, number
 from .frame import Desk
@@ -116,7 +118,9 @@ class Session:
             raise InputError("write /save FILE")
         path = check_writable(Path(" ".join(words)))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.record(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(finite(self.record()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
         self.desk.note(f"wrote {path}: {len(self.replies)} replies")
 
     # --- turns ----------------------------------------------------------------------------------------------
@@ -180,6 +184,6 @@ def _means(pieces: list[Piece]) -> list[str]:
     read = [p for p in pieces if p.reading]
     if not read:
         return []
-    means = {c: sum(p.reading[c] for p in read) / len(read) for c in read[0].reading}
-    said = ", ".join(f"{c} {m:+.2f}" for c, m in means.items())
+    known = {c: [v for p in read if math.isfinite(v := p.reading[c])] for c in read[0].reading}
+    said = ", ".join(f"{c} {sum(v) / len(v):+.2f}" if v else f"{c} –" for c, v in known.items())
     return [f"mean {'z' if read[0].z else 'raw'}: {said}"]

@@ -20,7 +20,7 @@ from trimtab.errors import FormatError, InputError, TrimtabError
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt, Range
 from trimtab.readouts import Readout
-from trimtab.records import json_line
+from trimtab.records import finite, json_line
 from trimtab.resolved import ResolvedPlan
 from trimtab.rules import Action, Firing, Rule, Watch, load_rules
 from trimtab.server.joint import Joint
@@ -104,11 +104,13 @@ class Ruling:
 
     def fired(self, index: int, position: int) -> list[dict[str, Any]]:
         """What fired on the state at one position of one sample, for the chunk of its token."""
-        return [f.to_json() for f in self._sample(index).fired if f.position == position]
+        return [finite(f.to_json()) for f in self._sample(index).fired if f.position == position]
 
     def report(self) -> list[dict[str, Any]]:
         """Everything that fired, sample by sample, each in order."""
-        return [{"index": i, **f.to_json()} for i in sorted(self._samples) for f in self._samples[i].fired]
+        return [
+            {"index": i, **finite(f.to_json())} for i in sorted(self._samples) for f in self._samples[i].fired
+        ]
 
 
 def joined(first: ResolvedPlan, second: ResolvedPlan) -> ResolvedPlan:

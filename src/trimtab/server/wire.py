@@ -23,8 +23,8 @@ from trimtab.rules import Rule
 from trimtab.server.settings import Settings
 
 FIELDS = ("steering", "readout", "capture", "rules")
-#: Rules of one request.
-MAX_RULES = 64
+#: Rules of one request, and tokens that a rule may look back over.
+MAX_RULES, MAX_TOKENS = 64, 100_000
 Layers = list[int | str] | int | str
 #: What code raises that meets data of another shape than it expects; from the wire that is the sender's mistake.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -115,10 +115,14 @@ def rules_of(data: Any, settings: Settings) -> tuple[Rule, ...]:
         raise InputError(f"rules is a list, got {type(data).__name__}")
     if len(data) > MAX_RULES:
         raise InputError(f"rules has {len(data)} rules, and this server takes {MAX_RULES}")
+    if (size := _size(data)) > settings.max_plan_bytes:
+        raise InputError(f"rules has {size} bytes, and this server takes {settings.max_plan_bytes}")
     found: list[Rule] = []
     for i, given in enumerate(data):
         try:
             rule = Rule.from_json(_bounded(given, settings))
+            if max(rule.when.mean, rule.when.tokens) > MAX_TOKENS:
+                raise InputError(f"'mean' and 'tokens' go up to {MAX_TOKENS} here")
             if rule.name in {r.name for r in found}:
                 raise InputError(f"two rules are called {rule.name!r}")
             found.append(rule)
@@ -127,6 +131,13 @@ def rules_of(data: Any, settings: Settings) -> tuple[Rule, ...]:
         except MALFORMED as error:
             raise InputError(f"rules[{i}] is malformed: {type(error).__name__}: {error}") from error
     return tuple(found)
+
+
+def _size(data: Any) -> int:
+    try:
+        return len(json.dumps(data))
+    except MALFORMED as error:
+        raise InputError(f"rules is malformed: {type(error).__name__}: {error}") from error
 
 
 def _bounded(rule: Any, settings: Settings) -> Any:
