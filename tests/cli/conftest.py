@@ -2,6 +2,9 @@
 
 import json
 import os
+import threading
+import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -101,3 +104,30 @@ def joy(joy_vectors, tmp_path):
     path = tmp_path / "joy.safetensors"
     joy_vectors.save(path)
     return path
+
+
+@contextmanager
+def _serving(engine, settings, key=None):
+    uvicorn = pytest.importorskip("uvicorn", reason="needs trimtab[serve]")
+    from trimtab.server.app import build
+
+    server = uvicorn.Server(
+        uvicorn.Config(build(engine, settings, key), port=0, log_level="error", timeout_graceful_shutdown=2)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < until and thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """`with serving(engine, settings, key) as url`: our own server on a free port of this machine."""
+    return _serving

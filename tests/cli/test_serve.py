@@ -68,3 +68,13 @@ def test_other_engines_take_no_foreign_flags(capsys):
     code, found = run(capsys, "tiny", "--engine", "reference", "--vectors", "nowhere.safetensors")
     assert code == 2 and "nowhere" in found["error"]
     assert main(["serve", "tiny", "--engine", "reference", "--json"]) == 2
+
+
+def test_rules_and_the_feed_need_an_engine_of_ours(trimtab, refused, tmp_path):
+    rules = tmp_path / "rules.txt"
+    rules.write_text("happy z > 2 -> log")
+    asked = ("serve", "tiny", "--rules", rules, "--feed", "--dry-run")
+    found = trimtab(*asked, "--engine", "reference", "--json").record["environment"]
+    assert found == {"TRIMTAB_RULES": str(rules), "TRIMTAB_FEED": "1"}
+    assert "--rules needs an engine of ours" in refused(*asked)
+    assert "no rules.txt" in refused("serve", "tiny", "--rules", "no rules.txt", "--engine", "reference")

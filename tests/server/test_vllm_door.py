@@ -215,6 +215,43 @@ def test_readings_ride_in_the_chunk_of_their_token_and_the_receipt_in_the_last()
     asyncio.run(run())
 
 
+def test_rules_are_judged_beside_the_readout_and_ride_in_the_chunk_of_their_token():
+    async def run() -> None:
+        d = door()
+        d.counter.library.default = "feelings"
+        rule = {"name": "low", "when": {"concept": "sad", "layer": 2, "below": -1.0}, "then": {"tag": "down"}}
+        for more in ({}, {"readout": {"layers": [3], "concepts": ["calm"]}}):
+            a = await admitted(d, rules=[rule], **more)
+            joint = a.journeys[0].joint
+            assert joint is not None and [s.layer for s in joint.readout.sites] == ([2, 3] if more else [2])
+            width = len(joint.readout.concepts)
+            column = width - 1  # the rule's own part comes last
+            rows = {p: [9.0] * width for p in (3, 4, 5)}
+            rows[4][column] = -4.0  # z = (-4 - .25) / 2
+            layers = [s.layer for s in joint.readout.sites]
+            report(
+                d, a.journeys[0].key, 0, 6, **{f"layer_{n}_{p}": r for n in layers for p, r in rows.items()}
+            )
+            stream = a.follow(given(output(0, [1]), output(0, [2, 3], "stop")))
+
+            async def server(stream: Any = stream) -> Any:
+                async for out in stream:
+                    yield event(delta={"content": "t"}, finish_reason=out.outputs[0].finish_reason)
+
+            one, two = [json.loads(c[6:]) async for c in Chunks(a, server(), usage=False)]
+            want = {"rule": "low", "position": 4, "value": -2.125, "then": [{"tag": "down"}]}
+            assert "rules" not in one["choices"][0] and two["choices"][0]["rules"] == [want]
+            assert two["rules"] == [{"index": 0, **want}]
+            if more:
+                assert one["choices"][0]["readout"]["values"] == [[[9.0]]]
+            else:
+                assert "readout" not in one["choices"][0]
+        await d.hold(lambda: None)
+        assert d.shelf.held == [] and len(d.results) == 0
+
+    asyncio.run(run())
+
+
 def test_a_stream_that_is_never_begun_leaves_nothing():
     async def run() -> None:
         d = door()

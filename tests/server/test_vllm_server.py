@@ -489,3 +489,33 @@ def test_plain_answers_are_those_of_a_server_without_trimtab(server, http, tmp_p
                 assert both(client, a) == mine
     finally:
         stock.close()
+
+
+def test_rules_tag_the_token_whose_reading_passed(http):
+    readout = {"layers": [2], "concepts": ["sad"], "z": True}
+    read = ask(http, text(readout=readout, ignore_eos=True))["choices"][0]["readout"]
+    values = np.array(read["values"])[:, 0, 0]
+    above = float(np.sort(values)[-2:].mean())
+    token = int(values.argmax())
+    when = {"concept": "sad", "layer": 2, "above": above}
+    rule = {"name": "sadder", "when": when, "then": ["log", {"tag": "down"}]}
+    asked = text(rules=[rule], readout={"layers": [4], "concepts": ["happy"]}, ignore_eos=True)
+    answer = ask(http, asked)
+    (fired,) = answer["rules"]
+    assert fired["position"] == read["position"] + token and fired["value"] == pytest.approx(
+        values[token], rel=1e-3
+    )
+    assert answer["choices"][0]["rules"][0]["then"] == ["log", {"tag": "down"}]
+    plain = ask(http, text(readout={"layers": [4], "concepts": ["happy"]}, ignore_eos=True))["choices"][0]
+    ours = answer["choices"][0]["readout"]
+    assert np.allclose(ours["values"], plain["readout"]["values"], rtol=1e-4, atol=1e-3)
+    assert answer["choices"][0]["text"] == plain["text"]
+    lines = http.post("/v1/completions", json={**asked, "stream": True}).text.splitlines()
+    chunks = [json.loads(x[6:]) for x in lines if x.startswith("data: {")]
+    at = [c for c in chunks if c["choices"] and c["choices"][0].get("rules")]
+    assert [c["choices"][0]["rules"][0]["position"] for c in at] == [fired["position"]]
+    (last,) = [c for c in chunks if "rules" in c]
+    assert [f["position"] for f in last["rules"]] == [fired["position"]] and "steering_applied" in last
+    for then in ("abort", {"steer": PLAN}):
+        refused = http.post("/v1/completions", json=text(rules=[{"name": "x", "when": when, "then": then}]))
+        assert refused.status_code == 400 and "only tag and log" in refused.json()["error"]["message"]

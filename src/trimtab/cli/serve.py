@@ -31,6 +31,10 @@ from .models import open_engine
 @click.option(
     "--own-server", is_flag=True, help="Put vLLM behind our own server, which --engine remote can use."
 )
+@click.option(
+    "--rules", default=None, metavar="FILE", help="Rules that hold for every request (not with vllm)."
+)
+@click.option("--feed", is_flag=True, help="Let clients watch the readings of all traffic: trimtab watch.")
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and stop.")
@@ -46,6 +50,8 @@ def serve(
     vector_dir: str | None,
     allow_inline: bool,
     own_server: bool,
+    rules: str | None,
+    feed: bool,
     dtype: str | None,
     device: str | None,
     dry_run: bool,
@@ -56,16 +62,25 @@ def serve(
     trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours, and with
     --own-server vLLM does, too; that is the server which `--engine remote` speaks to.
     """
-    for path in (*vectors, *([vector_dir] if vector_dir else [])):
+    for path in (*vectors, *(p for p in (vector_dir, rules) if p)):
         if not Path(path).exists():
             raise InputError(f"there is no {path}")
     if desk.as_json and not dry_run:
         raise InputError("a server has no result to print: leave --json out, or add --dry-run")
     ours = _settings(vectors, vector_dir, allow_inline)
+    if rules:
+        ours["TRIMTAB_RULES"] = str(Path(rules).resolve())
+    if feed:
+        ours["TRIMTAB_FEED"] = "1"
     place = ["--host", host, "--port", str(port)]
     if engine == "vllm" and device is not None:
         raise InputError("vLLM chooses its device by how it was built; leave --device out")
     if engine == "vllm" and not own_server:
+        for name, given in (("rules", rules), ("feed", feed)):
+            if given:
+                raise InputError(
+                    f"--{name} needs a server of ours: add --own-server or --engine transformers, or leave it out"
+                )
         more = ["--dtype", dtype] if dtype else []
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
@@ -85,7 +100,7 @@ def serve(
 serve.context_settings["ignore_unknown_options"] = True
 
 
-def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> Mapping[str, str]:
+def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> dict[str, str]:
     """What the flags say, as the environment in which a server starts."""
     out: dict[str, str] = {}
     if vectors:
@@ -156,4 +171,14 @@ def _own(
     loaded = open_engine(desk, model, engine, **options)
     desk.note(f"{loaded.info.id} on http://{host}:{port}/v1")
     with loaded:
-        uvicorn.run(build(loaded, settings, key), host=host, port=port, log_level="warning")
+        app = build(loaded, settings, key)
+        feed = app.state.trimtab.counter.feed
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, sig: int, frame: Any) -> None:
+                """A feed has no end of its own, and uvicorn waits for every answer to end."""
+                if feed is not None:
+                    feed.close()
+                super().handle_exit(sig, frame)
+
+        Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()

@@ -99,7 +99,19 @@ class Engine(Surface):
         if request.readout is not None:
             request.readout.check_model(self.info)
         self._check_plan(plan)
+        if request.monitor is not None:
+            self._check_monitor(request)
         return replace(request, prompt=prompt, plan=plan)
+
+    def _check_monitor(self, request: Request) -> None:
+        assert request.monitor is not None
+        if not self.monitors:
+            raise Unsupported(f"the {self.name} engine runs no monitors; use engine='transformers'")
+        if request.readout is None:
+            raise InputError("a monitor sees readings: give the request a readout")
+        for plan in request.monitor.plans:
+            plan.check_model(self.info)
+            self._check_plan(plan)
 
     # --- generation
     # -------------------------------------------------------------------------------------------

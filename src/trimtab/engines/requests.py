@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -73,9 +73,33 @@ class CaptureSpec:
             raise UnknownName.of("capture time", self.at, ("before", "after"))
 
 
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a monitor asks for after a token: `stop` ends the sample with that token; `plan`, from the next state on,
+    acts instead of the sample's plan (and so contains it, with the positions that have passed left as they are)."""
+
+    stop: bool = False
+    plan: ResolvedPlan | None = None
+
+
+class Monitor(Protocol):
+    """Sees every reading of a request's samples while they run. It is called by the engine's thread, and must be
+    quick and never raise: the samples beside it wait for it."""
+
+    @property
+    def plans(self) -> Sequence[ResolvedPlan]:
+        """Every plan that a verdict may contain beyond the request's own: an engine prepares their sites."""
+        ...
+
+    def see(self, index: int, position: int, reading: np.ndarray) -> Verdict | None:
+        """The `reading` [L, C] of sample `index` at absolute `position`, whose state has just emitted a token."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
-    """One generation. Engines see it prepared: `prompt` a `Prompt`, `plan` a `ResolvedPlan`."""
+    """One generation. Engines see it prepared: `prompt` a `Prompt`, `plan` a `ResolvedPlan`. A `monitor` sees what
+    `readout` reads."""
 
     prompt: PromptLike
     plan: PlanLike = None
@@ -83,6 +107,7 @@ class Request:
     capture: CaptureSpec | None = None
     readout: Readout | None = None
     id: str | None = None
+    monitor: Monitor | None = None
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,20 @@ class Row:
             self.finish = "stop"
         elif len(self.tokens) >= self.spec.sampling.max_tokens:
             self.finish = "length"
+        self._heed(reading)
         if self._spout is None:
             return None
         return Event(self.request, self.index, token, piece, logprob, reading)
+
+    def _heed(self, reading: np.ndarray | None) -> None:
+        """What the monitor makes of the state that emitted the last token; the batch sees a changed `plan`."""
+        monitor = self.spec.monitor
+        if monitor is None or reading is None:
+            return
+        verdict = monitor.see(self.index, len(self.prompt) + len(self.tokens) - 2, reading)
+        if verdict is not None:
+            self.plan = verdict.plan or self.plan
+            self.finish = self.finish or ("stop" if verdict.stop else None)
 
     def close(self) -> Event:
         """The last event, with the finished sample and the text that was held back."""

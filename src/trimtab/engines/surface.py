@@ -34,6 +34,8 @@ class Surface(ABC):
     """The underscored methods are a subclass's duty; what is public here is the same for all engines."""
 
     name: ClassVar[str]
+    #: Whether a request may carry a monitor.
+    monitors: ClassVar[bool] = False
     info: ModelInfo
 
     def __init__(self, info: ModelInfo) -> None:

@@ -36,6 +36,7 @@ def _describe(schema: dict[str, Any]) -> None:
         "steering": {"type": ["object", "null"], "description": "a plan: placements in order"},
         "readout": ReadoutField.model_json_schema(),
         "capture": CaptureField.model_json_schema(),
+        "rules": {"type": ["array", "null"], "description": "rules over the readings: name, when, then"},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from trimtab.errors import InputError, TrimtabError
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt, Range, resolve_positions
+from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
 from trimtab.server import wire
 from trimtab.server.captures import Captures
+from trimtab.server.feed import Feed
+from trimtab.server.joint import Joint
 from trimtab.server.library import Library
+from trimtab.server.ruling import Ruling, grouped, operator_rules, switched
 from trimtab.server.selection import Selection, model_layers, select
 from trimtab.server.settings import Settings
 from trimtab.sites import ModelInfo
@@ -29,11 +34,24 @@ class Order:
     layers: tuple[int, ...] = ()
     ranges: tuple[Range, ...] = ()
     at: str = "after"
+    ruling: Ruling | None = None
 
     @property
     def tells(self) -> bool:
         """Whether the model's worker has anything to do with it."""
-        return bool(self.plan.effective) or self.selection is not None or bool(self.layers)
+        return bool(self.plan.effective or self.selection or self.layers or self.ruling)
+
+    def joint(self, *more: Readout) -> Joint | None:
+        """All that is read of this prompt in one pass: for the answer, then for the rules, then `more`."""
+        parts = [] if self.selection is None else [self.selection.readout]
+        first, ruling = len(parts), self.ruling
+        parts += [*([] if ruling is None else [g.readout for g in ruling.groups]), *more]
+        if not parts:
+            return None
+        joint = Joint.of(parts)
+        if ruling is not None:
+            ruling.bind(joint, first)
+        return joint
 
     def rows(self, length: int) -> int:
         """How many of the first `length` positions are captured."""
@@ -59,6 +77,12 @@ class Counter:
         self.library = Library(info, self.settings)
         self.captures = Captures(self.settings)
         self.default: SteeringPlan | None = None
+        self.rules = () if self.settings.rules is None else operator_rules(self.settings.rules)
+        default = self.library.get(self.library.default or "")
+        self.feed = Feed(default, info) if self.settings.feed else None
+        # What cannot hold for any request stops the server, and not its first request.
+        grouped(self.rules, default, info)
+        switched(self.rules, self.resolve, Prompt((0,)))
 
     def parse(self, found: Mapping[str, Any]) -> wire.Fields:
         """The fields of a request (`wire.take`), checked as far as they can be without its prompt."""
@@ -79,7 +103,33 @@ class Counter:
                 layers = model_layers(fields.capture.layers, self.info)
                 ranges = resolve_positions(fields.capture.positions, prompt)
         at = "after" if fields.capture is None else fields.capture.at
-        return Order(prompt, resolved, selection, layers, ranges, at)
+        ruling = self._ruling(fields, prompt, resolved, selection)
+        return Order(prompt, resolved, selection, layers, ranges, at, ruling)
+
+    def _ruling(
+        self, fields: wire.Fields, prompt: Prompt, plan: ResolvedPlan, selection: Selection | None
+    ) -> Ruling | None:
+        """The operator's rules read with the default vectors, a request's with those of its own readout."""
+        if not self.rules and not fields.rules:
+            return None
+        with _named("rules"):
+            twice = {r.name for r in self.rules} & {r.name for r in fields.rules}
+            if twice:
+                raise InputError(
+                    f"the operator has a rule that is called {min(twice)!r}; choose another name"
+                )
+            field, layer = fields.readout, None
+            name = (field and field.vectors) or self.library.default
+            if selection is not None and len(selection.layers) == 1:
+                layer = selection.layers[0]
+            groups = [
+                *grouped(self.rules, self.library.get(self.library.default or ""), self.info),
+                *grouped(fields.rules, self.library.get(name or ""), self.info, layer),
+            ]
+            if selection is not None and selection.readout.at != "after":
+                raise InputError("rules are judged after the edits: readout.at is 'after' with them")
+            steer = switched((*self.rules, *fields.rules), self.resolve, prompt)
+        return Ruling(secrets.token_hex(8), plan, groups, steer)
 
     def resolve(self, plan: SteeringPlan, prompt: Prompt) -> ResolvedPlan:
         """A plan's names, layers and positions as numbers; what is wrong says which placement it is."""

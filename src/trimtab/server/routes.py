@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.engines.surface import check_messages
@@ -171,6 +171,17 @@ def _reading(routes: APIRouter) -> None:
             "align": ["emitting", "own"],
             "encodings": ["json", "float16"],
         }
+
+    @routes.get("/v1/readings", response_class=StreamingResponse)
+    async def feed(raw: Request) -> Any:
+        """Server-sent events: the readings of all traffic from now on, without any text."""
+        feed = raw.app.state.trimtab.counter.feed
+        if feed is None:
+            return missing("this server has no feed of readings: the operator has to set TRIMTAB_FEED=1")
+        try:
+            return StreamingResponse(feed.join(), media_type="text/event-stream")
+        except TrimtabError as error:
+            return failed(error)
 
     @routes.get("/v1/captures/{handle}", response_class=Response)
     async def fetch_capture(handle: str, raw: Request) -> Any:

@@ -14,6 +14,8 @@ from trimtab.engines.requests import CaptureSpec, Event, Request, Sample
 from trimtab.server.batching import Batcher
 from trimtab.server.bodies import Body, ChatBody
 from trimtab.server.counter import Counter, Order
+from trimtab.server.feed import Feed
+from trimtab.server.joint import Joint
 from trimtab.server.receipts import applied
 from trimtab.server.replies import Form
 from trimtab.sites import Site
@@ -42,6 +44,16 @@ class Run:
         self.form = Form(engine.info.id, isinstance(body, ChatBody), body.wants_logprobs)
         self.samples = [Progress() for _ in range(self.sampling.n)]
         self.reserved = 0
+        self.feed: Feed | None = None
+        self.joint = self._joint()
+
+    def _joint(self) -> Joint | None:
+        """What is read of this request; of an answer that reads before the edits, nothing goes to the feed."""
+        feed, selection = self.counter.feed, self.order.selection
+        if feed is None or not feed.watched or (selection is not None and selection.readout.at != "after"):
+            return self.order.joint()
+        self.feed = feed
+        return self.order.joint(feed.readout)
 
     async def _events(self) -> AsyncIterator[Event]:
         """The engine's events; room for captures is promised before, and given back after."""
@@ -53,8 +65,9 @@ class Run:
             self.reserved = size
             positions = {"ranges": [list(r) for r in order.ranges]}
             capture = CaptureSpec(tuple(Site(n) for n in order.layers), positions, order.at)
-        readout = None if order.selection is None else order.selection.readout
-        stream = self.batcher.stream(Request(order.prompt, order.plan, self.sampling, capture, readout))
+        readout = None if self.joint is None else self.joint.readout
+        request = Request(order.prompt, order.plan, self.sampling, capture, readout, monitor=order.ruling)
+        stream = self.batcher.stream(request)
         try:
             async for event in stream:
                 progress = self.samples[event.index]
@@ -62,10 +75,27 @@ class Run:
                     progress.events.append(event)
                 if event.sample is not None:
                     progress.sample = event.sample
+                self._feed(event)
                 yield event
         finally:
             self.counter.captures.release(self.reserved)
+            for index, progress in enumerate(self.samples):
+                if self.feed is not None and progress.sample is None:
+                    self.feed.end(self.form.id, index, "abandoned")
             await stream.aclose()  # type: ignore[attr-defined]
+
+    def _feed(self, event: Event) -> None:
+        """Tell those who watch."""
+        feed, index, ruling = self.feed, event.index, self.order.ruling
+        if feed is None or self.joint is None:
+            return
+        if event.token is not None and event.reading is not None:
+            position = len(self.order.prompt) - 2 + len(self.samples[index].events)
+            feed.token(self.form.id, index, position, self.joint.part(-1, event.reading))
+            for firing in [] if ruling is None else ruling.fired(index, position):
+                feed.rule(self.form.id, index, firing)
+        if event.sample is not None:
+            feed.end(self.form.id, index, event.sample.finish)
 
     async def whole(self) -> dict[str, Any]:
         """The whole answer."""
@@ -74,10 +104,11 @@ class Run:
             pass
         done = [(p.sample.text, p.events, p.sample.finish) for p in self.samples if p.sample is not None]
         answer = self.form.whole(done, len(self.order.prompt))
-        for choice, progress in zip(answer["choices"], self.samples, strict=True):
+        for i, (choice, progress) in enumerate(zip(answer["choices"], self.samples, strict=True)):
             choice.update(prompt)
             choice.update(self._readout(progress, progress.events, 0, whole=True))
             choice.update(self._capture(progress))
+            choice.update(self._fired(i, progress.events, 0))
         return {**answer, **self._receipt()}
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
@@ -104,6 +135,7 @@ class Run:
                 choice.update(
                     self._readout(progress, tokens, len(progress.events) - len(tokens), whole=False)
                 )
+                choice.update(self._fired(event.index, tokens, len(progress.events) - len(tokens)))
                 if finish is not None:
                     choice.update(self._capture(progress))
                     if not open_samples and not usage:
@@ -131,9 +163,9 @@ class Run:
 
     def _readout(self, progress: Progress, events: list[Event], first: int, whole: bool) -> dict[str, Any]:
         selection = self.order.selection
-        rows = [e.reading for e in events if e.reading is not None]
-        if selection is None:
+        if selection is None or self.joint is None:
             return {}
+        rows = [self.joint.part(0, e.reading) for e in events if e.reading is not None]
         found = selection.part(rows, first, len(self.order.prompt), begun=progress.begun, whole=whole)
         progress.begun = progress.begun or bool(found)
         return {"readout": found} if found else {}
@@ -146,9 +178,26 @@ class Run:
         states = {s.layer: v for s, v in sample.capture.values.items()}
         return {"capture": self.counter.captures.put(states, sample.capture.positions, about)}
 
-    def _receipt(self) -> dict[str, Any]:
-        if not self.states:
+    def _fired(self, index: int, events: list[Event], first: int) -> dict[str, Any]:
+        """What fired on the states that emitted these tokens, the first of which is generated token `first`."""
+        ruling = self.order.ruling
+        if ruling is None:
             return {}
-        length = len(self.order.prompt)
+        position = len(self.order.prompt) - 1 + first
+        fired = [f for i in range(len(events)) for f in ruling.fired(index, position + i)]
+        return {"rules": fired} if fired else {}
+
+    def _receipt(self) -> dict[str, Any]:
+        """What was applied, a list where rules gave the samples different plans; and everything that fired."""
+        length, ruling = len(self.order.prompt), self.order.ruling
         processed = [length + max(0, len(p.events) - 1) for p in self.samples]
-        return {"steering_applied": applied(self.order.plan, processed)}
+        if not self.states and ruling is None:
+            return {}
+        if ruling is None:
+            return {"steering_applied": applied(self.order.plan, processed)}
+        plans = [ruling.plan_of(i) for i in range(len(self.samples))]
+        if len({p.fingerprint for p in plans}) == 1:
+            stated: Any = applied(plans[0], processed)
+        else:
+            stated = [applied(p, [n]) for p, n in zip(plans, processed, strict=True)]
+        return {"steering_applied": stated, "rules": ruling.report()}

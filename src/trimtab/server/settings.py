@@ -20,7 +20,8 @@ ALIASES = {
 class Settings:
     """`readout` are vector files that are loaded at the start (the first one is read by default), `manifest` the
     description of the first one where it stands elsewhere than in or beside the file; `folder` is where clients may
-    load vectors from (None: from nowhere). Sizes are in bytes, `capture_seconds` is how long a capture waits to be
+    load vectors from (None: from nowhere). `rules` is a file of rules that hold for every request, and `feed` lets
+    clients watch the readings of all traffic. Sizes are in bytes, `capture_seconds` is how long a capture waits to be
     fetched.
     """
 
@@ -34,11 +35,14 @@ class Settings:
     max_capture_bytes: int = 256 << 20
     max_held_bytes: int = 1 << 30
     capture_seconds: float = 300.0
+    rules: Path | None = None
+    feed: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """`TRIMTAB_READOUT_VECTORS` (several files: separated as in PATH), `TRIMTAB_READOUT_MANIFEST`,
-        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, and the limits `TRIMTAB_MAX_…` and `TRIMTAB_CAPTURE_SECONDS`."""
+        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, and the limits `TRIMTAB_MAX_…`
+        and `TRIMTAB_CAPTURE_SECONDS`."""
 
         def text(name: str) -> str:
             return environment.get(name) or environment.get(ALIASES.get(name, ""), "")
@@ -65,6 +69,8 @@ class Settings:
             number("TRIMTAB_MAX_CAPTURE_BYTES", cls.max_capture_bytes),
             number("TRIMTAB_MAX_HELD_BYTES", cls.max_held_bytes),
             float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
+            Path(text("TRIMTAB_RULES")) if text("TRIMTAB_RULES") else None,
+            _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
         )
 
 

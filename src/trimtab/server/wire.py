@@ -1,4 +1,5 @@
-"""The extra fields of a request: `steering` (a plan), `readout` and `capture`; their form, and what is wrong in words.
+"""The extra fields of a request: `steering` (a plan), `readout`, `capture` and `rules`; their form, and what is wrong
+in words.
 
 They come as objects, which is what `extra_body` of OpenAI's client sends, or as JSON strings among `vllm_xargs`, which
 holds scalars only. Both have the same schema.
@@ -18,9 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trimtab.errors import InputError, TrimtabError
 from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import check_positions
+from trimtab.rules import Rule
 from trimtab.server.settings import Settings
 
-FIELDS = ("steering", "readout", "capture")
+FIELDS = ("steering", "readout", "capture", "rules")
+#: Rules of one request, and tokens that a rule may look back over.
+MAX_RULES, MAX_TOKENS = 64, 100_000
 Layers = list[int | str] | int | str
 #: What code raises that meets data of another shape than it expects; from the wire that is the sender's mistake.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -68,6 +72,7 @@ class Fields:
     steering: SteeringPlan | None = None
     readout: ReadoutField | None = None
     capture: CaptureField | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 def take(extra: MutableMapping[str, Any] | None, xargs: MutableMapping[str, Any] | None) -> dict[str, Any]:
@@ -100,7 +105,53 @@ def parse(found: Mapping[str, Any], settings: Settings) -> Fields:
         if found.get("readout", False) is not False
         else None,
         _field("capture", CaptureField, found["capture"]) if "capture" in found else None,
+        rules_of(found["rules"], settings) if "rules" in found else (),
     )
+
+
+def rules_of(data: Any, settings: Settings) -> tuple[Rule, ...]:
+    """Rules from the wire: a list of what `Rule.from_json` reads, their plans within the operator's limits."""
+    if not isinstance(data, list):
+        raise InputError(f"rules is a list, got {type(data).__name__}")
+    if len(data) > MAX_RULES:
+        raise InputError(f"rules has {len(data)} rules, and this server takes {MAX_RULES}")
+    if (size := _size(data)) > settings.max_plan_bytes:
+        raise InputError(f"rules has {size} bytes, and this server takes {settings.max_plan_bytes}")
+    found: list[Rule] = []
+    for i, given in enumerate(data):
+        try:
+            rule = Rule.from_json(_bounded(given, settings))
+            if max(rule.when.mean, rule.when.tokens) > MAX_TOKENS:
+                raise InputError(f"'mean' and 'tokens' go up to {MAX_TOKENS} here")
+            if rule.name in {r.name for r in found}:
+                raise InputError(f"two rules are called {rule.name!r}")
+            found.append(rule)
+        except TrimtabError as error:
+            raise InputError(f"rules[{i}]: {error}") from error
+        except MALFORMED as error:
+            raise InputError(f"rules[{i}] is malformed: {type(error).__name__}: {error}") from error
+    return tuple(found)
+
+
+def _size(data: Any) -> int:
+    try:
+        return len(json.dumps(data))
+    except MALFORMED as error:
+        raise InputError(f"rules is malformed: {type(error).__name__}: {error}") from error
+
+
+def _bounded(rule: Any, settings: Settings) -> Any:
+    """A rule whose plans have been read as `steering` is."""
+    if not isinstance(rule, Mapping) or "then" not in rule:
+        return rule
+
+    def action(given: Any) -> Any:
+        if isinstance(given, Mapping) and set(given) == {"steer"} and not isinstance(given["steer"], str):
+            return {"steer": plan_of(given["steer"], settings).to_json()}
+        return given
+
+    then = rule["then"]
+    return {**rule, "then": list(map(action, then)) if isinstance(then, list) else action(then)}
 
 
 def _field(name: str, form: type[Any], data: Any) -> Any:

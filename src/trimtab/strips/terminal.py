@@ -32,9 +32,12 @@ def tinted(pieces: tuple[str, ...], z: np.ndarray) -> Text:
     mean = f"{read.mean():+5.1f}  ".replace("-", "−") if len(read) else "    –  "
     line.append(mean, style="dim")
     for piece, value in zip((pieces[0].lstrip(), *pieces[1:]), z):
-        if value > 1:
-            style = f"bold underline {WARM}" if value > 2 else f"underline {WARM}"
-        else:
-            style = COOL if value < -1 else ""
-        line.append(piece.replace("\n", " "), style=style)
+        line.append(piece.replace("\n", " "), style=tint(float(value)))
     return line
+
+
+def tint(z: float) -> str:
+    """The style of one reading in standard deviations; "" for what lies within one, or was not read."""
+    if z > 1:
+        return f"bold underline {WARM}" if z > 2 else f"underline {WARM}"
+    return COOL if z < -1 else ""

@@ -36,6 +36,7 @@ class MLXEngine(Engine):
     """
 
     name = "mlx"
+    monitors = True
 
     def __init__(
         self,

@@ -134,6 +134,9 @@ class Batch:
         wanted = sites_of(r.plan for r in self.rows)
         for row in self.rows:
             wanted |= set(row.states) | set(row.spec.readout.sites if row.spec.readout else ())
+            wanted |= sites_of(row.spec.monitor.plans) if row.spec.monitor else set()
+        # A monitor may change what the next step does, which then cannot begin before it has seen this one.
+        waits = any(r.spec.monitor is not None and r.spec.monitor.plans for r in self.rows)
         stations = self.engine.stations.at(wanted)
         self.sampler = Sampler([(r.spec.sampling, r.index) for r in self.rows])
         current: Step | None = self._prefill(stations)
@@ -141,11 +144,21 @@ class Batch:
         while current is not None:
             number += 1
             mx.async_eval([a for a in current.arrays if a is not None])
+            if waits:
+                yield from self._deliver(current, stations)
             ahead = self._decode(current, number, stations)
             if ahead is not None:
                 mx.async_eval([a for a in ahead.arrays if a is not None])
-            yield from current.deliver()
+            if not waits:
+                yield from current.deliver()
             current = ahead if any(r.finish is None for r in self.rows) else None
+
+    def _deliver(self, step: Step, stations: dict[Site, Station]) -> Iterator[Event]:
+        """`Step.deliver`, and the plans that monitors changed meanwhile take effect."""
+        plans = [r.plan for r in step.rows]
+        yield from step.deliver()
+        if any(r.plan is not p for r, p in zip(step.rows, plans, strict=True)):
+            self.schedule = Schedule(stations, [r.plan for r in step.rows], self.engine.dtype)
 
     def _prefill(self, stations: dict[Site, Station]) -> Step:
         """The first token of every row; equal (prompt, plan) pairs are computed once where caches can be copied."""

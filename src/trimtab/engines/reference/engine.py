@@ -28,6 +28,7 @@ class ReferenceEngine(Engine):
     """
 
     name = "reference"
+    monitors = True
     passes: ClassVar[type[Pass]] = Pass
 
     def __init__(

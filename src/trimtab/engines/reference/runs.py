@@ -74,21 +74,31 @@ class Run:
             self.finish = "stop"
         elif len(self.logprobs) == sampling.max_tokens:
             self.finish = "length"
+        reading = self.readings[-1] if self.readings else None
+        self._heed(reading)
         if self.finish is not None:
             self.tail = self.spout.close()
-        reading = self.readings[-1] if self.readings else None
         return Event(self.request, self.index, token, text, self.logprobs[-1], reading)
+
+    def _heed(self, reading: np.ndarray | None) -> None:
+        """Do what the monitor makes of the state that emitted the last token: the next pass reads `track.plan`."""
+        if self.spec.monitor is None or reading is None:
+            return
+        verdict = self.spec.monitor.see(self.index, len(self.track.tokens) - 2, reading)
+        if verdict is not None:
+            self.track.plan = verdict.plan or self.track.plan
+            self.finish = self.finish or ("stop" if verdict.stop else None)
 
     def sample(self) -> Sample:
         """The finished sample."""
         first, processed = len(self.prompt), len(self.track.tokens) - 1
-        assert isinstance(self.spec.plan, ResolvedPlan) and self.finish is not None
+        assert self.finish is not None
         return Sample(
             tokens=tuple(self.track.tokens[first:]),
             text=self.spout.text,
             logprobs=np.array(self.logprobs, dtype=np.float32),
             finish=self.finish,
-            applied=Receipt.of(self.spec.plan, processed),
+            applied=Receipt.of(self.track.plan, processed),
             capture=self._captured(processed),
             readings=self._read(first - 1),
         )

@@ -37,6 +37,7 @@ class TransformersEngine(Engine):
     """
 
     name = "transformers"
+    monitors = True
 
     def __init__(
         self, model: Any, tokenizer: Any, *, id: str | None = None, revision: str | None = None

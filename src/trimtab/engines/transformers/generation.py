@@ -72,15 +72,19 @@ class Batch:
         engine, wanted = self.engine, sites_of(r.plan for r in self.rows)
         for row in self.rows:
             wanted |= set(row.states) | set(row.spec.readout.sites if row.spec.readout else ())
+            wanted |= sites_of(row.spec.monitor.plans) if row.spec.monitor else set()
         with engine.stations.installed(wanted) as stations:
             logits = self._prefill(stations)
             sampler = Sampler([(r.spec.sampling, r.index) for r in self.rows], logits.device)
             step = 0
             while True:
                 tokens, logprobs = sampler.choose(logits, step)
+                plans = [r.plan for r in self.rows]
                 yield from self._advance(tokens.tolist(), logprobs.tolist())
                 if all(r.finish for r in self.rows):
                     return
+                if any(r.plan is not p for r, p in zip(self.rows, plans, strict=True)):
+                    self.schedule = Schedule(stations, [r.plan for r in self.rows])
                 tokens = self._compact(tokens, sampler)
                 logits = self._decode(tokens, stations)
                 step += 1

@@ -18,7 +18,9 @@ from trimtab.engines.exactness import rows_of
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, TrimtabError
 from trimtab.prompts import Prompt
+from trimtab.readouts import Readout
 from trimtab.server.counter import Order
+from trimtab.server.joint import Joint
 from trimtab.server.vllm.door import Door
 from trimtab.server.vllm.results import Samples, until
 from trimtab.server.wire import Fields
@@ -36,6 +38,7 @@ class Part:
     prompt_rows: list[np.ndarray] | None = None
     capture: dict[str, Any] | None = None
     begun: bool = False
+    fired: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -47,6 +50,7 @@ class Journey:
     rows: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     readout: str | None = None
+    joint: Joint | None = None
     samples: Samples | None = None
     parts: list[Part] = field(default_factory=list)
     reserved: int = 0
@@ -76,8 +80,9 @@ class Admission:
             if order.tells:
                 journey.rows = self.door.take_rows(order.plan.vectors)
                 journey.held = await self.door.hold(self.door.shelf.hold, order.plan.vectors)
-            if order.selection is not None:
-                journey.readout = await self.door.hold(self.door.shelf.hold_readout, order.selection.readout)
+            journey.joint = order.joint()
+            if journey.joint is not None:
+                journey.readout = await self.door.hold(self.door.shelf.hold_readout, journey.joint.readout)
 
     def _prompt(self, tokens: Sequence[int] | None, messages: Any) -> Prompt:
         if not tokens:
@@ -122,7 +127,7 @@ class Admission:
             order.ranges,
             order.at,
             journey.readout,
-            "after" if selection is None else selection.readout.at,
+            "after" if journey.joint is None else journey.joint.readout.at,
             0 if reads_prompt else last,
         )
         params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_text()}
@@ -160,7 +165,7 @@ class Admission:
         record = samples.records[done.index]
         end = len(journey.order.prompt) + part.tokens - 1
         await until(samples, lambda: _whole(record.passed[:end], len(journey.order.prompt)), "a receipt")
-        if journey.order.selection is not None and part.tokens > first:
+        if journey.joint is not None and part.tokens > first:
             await self._read(journey, samples, done.index, first)
         if done.finish_reason is not None and journey.order.layers:
             part.capture = self._keep(journey, record, end)
@@ -168,22 +173,28 @@ class Admission:
     async def _read(self, journey: Journey, samples: Samples, index: int, first: int) -> None:
         """Readings of the states that emitted the tokens from `first` on."""
         selection, part, record = journey.order.selection, journey.parts[index], samples.records[index]
-        assert selection is not None
-        layers, length = selection.layers, len(journey.order.prompt)
+        joint, ruling = journey.joint, journey.order.ruling
+        assert joint is not None
+        layers, length = [s.layer for s in joint.readout.sites], len(journey.order.prompt)
         wanted = range(length - 1 + first, length - 1 + part.tokens)
-        if selection.field.prompt and first == 0:
+        if selection is not None and selection.field.prompt and first == 0:
             wanted = range(wanted.stop)
         await until(samples, lambda: all(record.reading(layers, p) is not None for p in wanted), "a reading")
-        rows = [self._scores(journey, record, p) for p in wanted]
+        whole = [self._scores(joint.readout, record, p) for p in wanted]
+        for position, row in zip(wanted, whole, strict=True):
+            if ruling is not None and position >= length - 1:
+                ruling.see(index, position, row)
+                part.fired += ruling.fired(index, position)
+        if selection is None:
+            return
+        rows = [joint.part(0, row) for row in whole]
         if wanted.start < length - 1:
             # The last prompt token's own state is the one that emits the first token.
             part.prompt_rows = list(rows[:length])
             rows = rows[length - 1 :]
         part.waiting.append((first, rows))
 
-    def _scores(self, journey: Journey, record: Any, position: int) -> np.ndarray:
-        assert journey.order.selection is not None
-        readout = journey.order.selection.readout
+    def _scores(self, readout: Readout, record: Any, position: int) -> np.ndarray:
         return np.stack(
             [
                 (record.read[s.layer].pop(position) - readout.offset[s]) / readout.scale[s]

@@ -21,7 +21,19 @@ def complete(admission: Admission, response: Any) -> Any:
                 setattr(response.choices[at], name, value)
             at += 1
     response.steering_applied = receipt(admission)
+    if admission.fields.rules:
+        response.rules = fired(admission)
     return response
+
+
+def fired(admission: Admission) -> list[dict[str, Any]]:
+    """Every rule that fired, by the index of its choice."""
+    found, before = [], 0
+    for journey in admission.journeys:
+        report = [] if journey.order.ruling is None else journey.order.ruling.report()
+        found += [{**f, "index": before + f["index"]} for f in report]
+        before += len(journey.parts)
+    return found
 
 
 def receipt(admission: Admission) -> Any:
@@ -44,6 +56,8 @@ def _choice(journey: Journey, part: Part, whole: bool) -> dict[str, Any]:
         part.waiting.clear()
         if found:
             part.begun, out["readout"] = True, found
+    if part.fired:
+        out["rules"], part.fired = part.fired, []
     if part.capture is not None:
         out["capture"], part.capture = part.capture, None
     return out
@@ -97,6 +111,8 @@ class Chunks:
             changed = changed or bool(more) or choice.get("finish_reason") is not None
         if not self._unfinished and bool(chunk["choices"]) != self._usage:
             chunk["steering_applied"] = receipt(self.admission)
+            if self.admission.fields.rules:
+                chunk["rules"] = fired(self.admission)
             changed = True
         if not changed:
             return event

@@ -75,6 +75,9 @@ class Door:
     async def _open(self, settings: Settings) -> None:
         if getattr(self.client, "_client_count", 1) > 1:
             raise Unsupported("steering runs with one API server: start vLLM with --api-server-count 1")
+        for name, given in (("TRIMTAB_RULES", settings.rules), ("TRIMTAB_FEED", settings.feed)):
+            if given:
+                raise Unsupported(f"{name} is set, and vLLM's server cannot do what it asks for; unset it")
         loop = asyncio.get_running_loop()
         self.results = Results(loop)
         receiver = Receiver(self.results.take)

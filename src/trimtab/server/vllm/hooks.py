@@ -8,6 +8,7 @@ A request without our fields, on a server without a default plan, runs through v
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -117,6 +118,13 @@ def _check(handler: Any, request: Any, fields: wire.Fields, door: Door) -> None:
         raise Unsupported(
             "captures are fetched from a route that this server does not have: start it with VLLM_PLUGINS=trimtab"
         )
+    for rule in fields.rules:
+        beyond = sorted({a.kind for a in rule.then} & {"abort", "steer"})
+        if beyond:
+            raise Unsupported(
+                f"rules: {rule.name!r} wants to {' and '.join(beyond)}, and on vLLM a rule can only tag and log: "
+                "tokens have gone out before it is judged. trimtab serve --engine transformers does both"
+            )
     prompts = getattr(request, "prompt", None)
     several = isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int)
     if several and request.stream and fields.readout is not None:
@@ -206,6 +214,8 @@ def _guarding(original: Any) -> Any:
         module: Any = sys.modules.get("vllm.entrypoints.launchers.app")
         if module is not None and not hasattr(module.attach_endpoint_plugins, "trimtab"):
             _wrap(module, "attach_endpoint_plugins", _attaching)
+        if module is not None and os.environ.get("TRIMTAB_RULES"):
+            raise Unsupported("TRIMTAB_RULES is set, and vLLM's server does not judge rules; unset it")
         original(self, *args, **kwargs)
 
     return __init__
