@@ -76,5 +76,5 @@ def test_rules_and_the_feed_need_an_engine_of_ours(trimtab, refused, tmp_path):
     asked = ("serve", "tiny", "--rules", rules, "--feed", "--dry-run")
     found = trimtab(*asked, "--engine", "reference", "--json").record["environment"]
     assert found == {"TRIMTAB_RULES": str(rules), "TRIMTAB_FEED": "1"}
-    assert "--rules needs an engine of ours" in refused(*asked)
+    assert "--rules needs a server of ours" in refused(*asked)
     assert "no rules.txt" in refused("serve", "tiny", "--rules", "no rules.txt", "--engine", "reference")
