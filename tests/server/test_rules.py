@@ -187,6 +187,13 @@ def test_the_operators_rules_hold_for_everybody(engine, file, tmp_path, caplog):
         refused = client.post("/v1/completions", json=text(rules=[same]))
         assert refused.status_code == 400 and "another name" in refused.json()["error"]["message"]
         assert client.post("/v1/completions", json=text(readout={"at": "before"})).status_code == 400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(engine), "monitors", False)
+        with pytest.raises(trimtab.errors.TrimtabError, match="judges no rules"):
+            build(engine, Settings(readout=(file,), rules=rules))
+        with TestClient(build(engine, Settings(readout=(file,)))) as client:
+            answer = client.post("/v1/completions", json=text(rules=[rule("log", 1.0)]))
+            assert answer.status_code == 400 and "monitors" in answer.json()["error"]["message"]
     rules.write_text("envious z > 1 -> log")
     with pytest.raises(trimtab.errors.TrimtabError, match="envious"):
         build(engine, Settings(readout=(file,), rules=rules))

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from trimtab.engines.base import Engine
-from trimtab.errors import InputError, TrimtabError
+from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
 from trimtab.server.batching import Batcher
 from trimtab.server.bodies import Body, ChatBody, CompletionBody
@@ -34,6 +34,8 @@ class Desk:
     def __init__(self, engine: Engine, settings: Settings | None) -> None:
         self.engine, self.batcher = engine, Batcher(engine)
         self.counter = Counter(engine.info, settings)
+        if self.counter.rules and not engine.monitors:
+            raise Unsupported(f"TRIMTAB_RULES is set, and the {engine.name} engine judges no rules; unset it")
         self.encoder = Encoder(engine)
 
 
