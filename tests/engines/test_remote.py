@@ -149,6 +149,20 @@ def test_the_operators_limits_hold(local):
             engine.generate(Request(prompt, plan(local), LONG))
 
 
+def test_the_operators_rules_are_not_passed_by(local, tmp_path):
+    rows = [Direction(n, Site(1), u) for n, u in local.planted.items()]
+    ConceptVectors.from_directions(rows).save(tmp_path / "planted.safetensors")
+    (tmp_path / "rules.txt").write_text("joy raw > 1e9 -> abort\n")
+    settings = Settings(
+        inline=True, readout=(tmp_path / "planted.safetensors",), rules=tmp_path / "rules.txt"
+    )
+    with Served(local, settings) as server, trimtab.load_engine(server.url, "remote") as engine:
+        prompt = local.encode("I feel", bare=True)
+        with pytest.raises(TrimtabError, match="without --rules"):
+            engine.generate(Request(prompt, plan(local), LONG))
+        assert engine.capture([prompt], [SITE])
+
+
 def test_the_key_is_the_servers(local, monkeypatch):
     with Served(local, Settings(inline=True), key="secret") as server:
         monkeypatch.delenv("TRIMTAB_API_KEY", raising=False)

@@ -20,7 +20,7 @@ from trimtab.engines.remote.packing import MEDIA, STREAM, Tensors, frame, pack, 
 from trimtab.engines.requests import Event
 from trimtab.engines.requests import Request as Generation
 from trimtab.engines.surface import check_messages
-from trimtab.errors import InputError, TrimtabError
+from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.resolved import ResolvedPlan
 from trimtab.server import metrics
 from trimtab.server.batching import GROUP, Batcher
@@ -242,6 +242,11 @@ def _running(found: APIRouter, surface: Surface) -> None:
     @_in_words
     async def generate(raw: Request) -> Any:
         """A stream of events, as `trimtab.engines.remote.packing` writes it."""
+        if surface.counter.rules:  # what comes this way is read by its client, and not by the server's rules
+            raise Unsupported(
+                "this server judges rules on all that is generated, and a remote engine's requests would pass them by: "
+                "send them to /v1/chat/completions, or let the operator serve without --rules"
+            )
         head, tensors = await surface.body(raw)
         requests = await asyncio.to_thread(orders.generation, head, tensors)
         events = merged(surface.batcher, requests)
