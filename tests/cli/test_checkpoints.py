@@ -112,7 +112,7 @@ def test_truncated_and_missing_weights(refused, tiny, tmp_path):
     assert "no weights" in refused("generate", folder, "--prompt", "x")
 
 
-def test_the_commands_of_the_first_issue(trimtab, shared_models, shared_data, tmp_path):
+def test_the_commands_on_a_public_checkpoint(trimtab, shared_models, shared_data, tmp_path):
     model = shared_models / "stories260K/hf"
     emotions, target = shared_data / "repe/emotions", tmp_path / "happy.safetensors"
     flags = ("--data", emotions / "happiness.json", "--negatives", emotions / "sadness.json")
