@@ -76,3 +76,9 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
     assert inside == shipped
     data = {"data/neutral.txt", "data/neutral_questions.txt", "pages/page.css", "strips/strips.js"}
     assert {"trimtab/py.typed", *(f"trimtab/{name}" for name in data)} <= inside
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their bare names."""
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -117,6 +118,7 @@ def watch(runner: Any, kernel: Kernel) -> None:
         lost.clear()
         result = execute(scheduled, *args, **kwargs)
         lost.update(kernel.harvest())
+        clean(runner, lost)
         return result
 
     def sampled(*args: Any, **kwargs: Any) -> Any:
@@ -130,6 +132,22 @@ def watch(runner: Any, kernel: Kernel) -> None:
 
     runner._prepare_inputs, runner.execute_model, runner._dummy_run = prepared, executed, dummied
     runner.sample_tokens = sampled
+
+
+def clean(runner: Any, lost: Iterable[str]) -> None:
+    """Zero the blocks of lost requests that hold what is not finite. Attention multiplies the unused end of a block by
+    weights of 0, and 0 times what is not finite is not finite: the block's next owner would be lost, too. Blocks that
+    are finite may be shared with others of the same plan, and stay."""
+    context = runner.compilation_config.static_forward_context
+    for request in filter(None, map(runner.requests.get, lost)):
+        for group, blocks in zip(runner.kv_cache_config.kv_cache_groups, request.block_ids, strict=True):
+            own = torch.tensor([i for i in blocks if i], dtype=torch.long)  # block 0 is nobody's
+            for name in group.layer_names:
+                held = getattr(context.get(name), "kv_cache", None)
+                for cache in held if isinstance(held, list | tuple) else [held]:
+                    if isinstance(cache, torch.Tensor):
+                        fine = torch.isfinite(cache[own]).flatten(1).all(1)
+                        cache[own[~fine]] = 0
 
 
 def refuse(runner: Any, why: str) -> None:
