@@ -7,6 +7,8 @@ import pytest
 from trimtab.directions import ConceptVectors
 from trimtab.safe_range import safe_range
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def prompts(tmp_path):

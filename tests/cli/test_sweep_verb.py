@@ -6,6 +6,8 @@ import pytest
 
 from trimtab.directions import ConceptVectors
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def items(tmp_path):

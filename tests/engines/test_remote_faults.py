@@ -19,7 +19,7 @@ from trimtab.engines.requests import Request, Sampling, ScoreRequest
 from trimtab.errors import SteeringLost, TrimtabError
 from trimtab.server.settings import Settings
 
-pytestmark = pytest.mark.filterwarnings("ignore:tiny has a chat template")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:tiny has a chat template")]
 for module in ("fastapi", "httpx", "uvicorn"):
     pytest.importorskip(module, reason="the remote engine needs a server: pip install 'trimtab[serve]'")
 

@@ -15,6 +15,8 @@ from trimtab.directions import ConceptVectors, Direction
 from trimtab.server.settings import Settings
 from trimtab.sites import Site
 
+pytestmark = pytest.mark.slow
+
 testclient = pytest.importorskip(
     "fastapi.testclient", reason="the server needs fastapi: pip install 'trimtab[serve]'"
 )
