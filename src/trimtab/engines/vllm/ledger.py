@@ -29,6 +29,19 @@ class Record:
         self.captured: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.read: dict[int, dict[int, np.ndarray]] = {}
 
+    def keep(self, layer: int, readout: str, positions: Sequence[tuple[int, int]], rows: np.ndarray) -> None:
+        """Captured rows, or products with a readout's rows, [n, ...] of the half-open ranges `positions`."""
+        where = np.concatenate([np.arange(a, b) for a, b in positions])
+        if readout:
+            self.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
+        else:
+            self.captured.setdefault(layer, []).append((where, rows))
+
+    def report(self, position: int, count: int, lost: str) -> None:
+        """So many positions went through; the first loss is the one that is told."""
+        self.passed[position : position + count] = True
+        self.lost = self.lost or lost
+
     def rows(self, layer: int, positions: np.ndarray) -> np.ndarray:
         """The captured states [n, width] at `positions`. What was computed again, after a preemption, replaces the
         first."""
@@ -77,19 +90,11 @@ class Ledger:
         """One step of the worker."""
         with self._news:
             for (key, _, layer, readout, positions), rows in results:
-                record = self._records.get(key)
-                if record is None:
-                    continue
-                where = np.concatenate([np.arange(a, b) for a, b in positions])
-                if readout:
-                    record.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
-                else:
-                    record.captured.setdefault(layer, []).append((where, rows))
+                if (record := self._records.get(key)) is not None:
+                    record.keep(layer, readout, positions, rows)
             for key, _, position, count, lost in reports:
-                record = self._records.get(key)
-                if record is not None:
-                    record.passed[position : position + count] = True
-                    record.lost = record.lost or lost
+                if (record := self._records.get(key)) is not None:
+                    record.report(position, count, lost)
             self._news.notify_all()
 
     def wait(self, record: Record, ready: Callable[[], bool], what: str) -> None:

@@ -59,19 +59,11 @@ class Results:
 
     def _take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         for (key, id, layer, readout, positions), rows in results:
-            record = self._record(key, id)
-            if record is None:
-                continue
-            where = np.concatenate([np.arange(a, b) for a, b in positions])
-            if readout:
-                record.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
-            else:
-                record.captured.setdefault(layer, []).append((where, rows))
+            if (record := self._record(key, id)) is not None:
+                record.keep(layer, readout, positions, rows)
         for key, id, position, count, lost in reports:
-            record = self._record(key, id)
-            if record is not None:
-                record.passed[position : position + count] = True
-                record.lost = record.lost or lost
+            if (record := self._record(key, id)) is not None:
+                record.report(position, count, lost)
                 self._open[key].news.set()
 
     def _record(self, key: str, id: str) -> Record | None:
