@@ -13,7 +13,8 @@ import numpy as np
 from trimtab.conformance.stands import Answer, Direct, VllmStand
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.exactness import rows_of
-from trimtab.engines.requests import Capture, Event, Message, Receipt, Request, Sample, Score
+from trimtab.engines.requests import Capture, Event, Receipt, Request, Sample, Score
+from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.engines.vllm.loop import Loop
 from trimtab.errors import Unsupported
@@ -57,7 +58,7 @@ class Dialect(ABC):
         raise Unsupported(f"{self.name} has no entry point that could be called again")
 
 
-class PeerEngine(Engine):
+class PeerEngine(Tokenized, Engine):
     """Requests go to vLLM as a client would send them: native n, ids of the client where it chose one.
 
     They carry no seeds: stock vLLM 0.32 on a CPU dies of a seeded request whose prompt is read in chunks.
@@ -96,22 +97,6 @@ class PeerEngine(Engine):
 
     def close(self) -> None:
         self.loop.close()
-
-    # --- text --------------------------------------------------------------------------------------------------
-
-    def _encode_text(self, text: str) -> Prompt:
-        return self.encoder.text(text)
-
-    def _encode_messages(
-        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
-    ) -> Prompt:
-        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
-
-    def _encode_continuation(self, text: str) -> Sequence[int]:
-        return self.encoder.continuation(text)
-
-    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        return self.encoder.decode(tokens, special)
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -140,9 +140,7 @@ def extract(
     target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
     wanted = Wanted.of(report, as_readout, target)
     resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
-    if chosen.name != method:
-        brought = ", ".join(f"{k}={v}" for k, v in resolve(method)[1].items())
-        desk.note(f"{method} is what {chosen.name} does{' with ' + brought if brought else ''}")
+    _say_method(desk, method, chosen)
     for note in dict.fromkeys(n for c in contrasts for n in c.notes):
         desk.note(note)
     if dry_run:
@@ -164,6 +162,18 @@ def extract(
     said = [*said_of_data, *said]
     record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
     desk.result(*wanted.said(found, quality, record, _summary(found, target, depth)))
+    _say_next(desk, found, target, depth, model, engine)
+
+
+def _say_method(desk: Desk, asked: str, chosen: Method) -> None:
+    """What a name of the field stands for here."""
+    if chosen.name != asked:
+        brought = ", ".join(f"{k}={v}" for k, v in resolve(asked)[1].items())
+        desk.note(f"{asked} is what {chosen.name} does{' with ' + brought if brought else ''}")
+
+
+def _say_next(desk: Desk, found: ConceptVectors, target: Path, depth: int, model: str, engine: str) -> None:
+    """Where the file reads best, and the command that steers with it."""
     if "read_reason" in found.calibration:
         site = found.read_site(depth)
         desk.note(f"reads best at {layer_words(site.layer, depth)}: {found.calibration['read_reason']}")

@@ -13,8 +13,9 @@ from trimtab.directions import ConceptVectors
 from trimtab.engines.base import Engine, Progress
 from trimtab.errors import InputError
 from trimtab.extraction.method import Method
+from trimtab.recipes.fitting import described, fit_all, origin_of
 from trimtab.recipes.neutral import NeutralStates, measure, typical_norms
-from trimtab.recipes.vectors import _describe, _fit, _origin, check, gather, with_read_site
+from trimtab.recipes.vectors import check, gather, with_read_site
 from trimtab.sites import Site
 
 
@@ -51,7 +52,7 @@ def extract_several(
         own = [m for m in methods if m.objective == objective]
         needs = frozenset().union(*(m.wanted for m in own))
         readings, evidence = gather(engine, contrasts, needs, sites, pooling, progress, objective=objective)
-        fits = {m.name: _fit(m, contrasts, evidence) for m in own}
+        fits = {m.name: fit_all(m, contrasts, evidence) for m in own}
         rows: Mapping[Site, np.ndarray] = {
             s: np.stack([d.unit for directions in fits.values() for d in directions if d.site == s])
             for s in sites
@@ -60,15 +61,15 @@ def extract_several(
         for k, method in enumerate(own):
             shift = k * len(contrasts)  # the rows of this method within the joint pass over the neutral texts
             part = _rows_of(neutral, shift, len(contrasts))
-            described = list(_describe(fits[method.name], contrasts, part))
-            origin = _origin(engine.info, method, readings, fits[method.name], part)
+            measured = list(described(fits[method.name], contrasts, part))
+            origin = origin_of(engine.info, method, readings, fits[method.name], part)
             vectors = ConceptVectors.from_directions(
-                described, typical_norms=neutral.typical_norms, origin=origin
+                measured, typical_norms=neutral.typical_norms, origin=origin
             )
             if method.learns:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    vectors = with_read_site(vectors, described, readings, evidence)
+                    vectors = with_read_site(vectors, measured, readings, evidence)
             found[method.name] = vectors
     return {m.name: found[m.name] for m in methods}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def _describe(schema: dict[str, Any]) -> None:
     }
 
 
-class Body(BaseModel):
+class Body(BaseModel, ABC):
     """What both have in common. Unknown fields are kept, and then taken or refused."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
@@ -71,14 +72,14 @@ class Body(BaseModel):
             ignore_eos=self.ignore_eos,
         )
 
+    @abstractmethod
     def limit(self, room: int) -> int:
         """The most tokens of an answer."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def wants_logprobs(self) -> bool:
         """Whether each token's own log-probability is asked for."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Refuse what would otherwise be ignored."""

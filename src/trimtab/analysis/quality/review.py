@@ -18,7 +18,8 @@ from trimtab.engines.base import Engine, Progress
 from trimtab.errors import InputError
 from trimtab.extraction import METHODS, make, method_class
 from trimtab.extraction.method import Method
-from trimtab.recipes.vectors import gather, joint_hash
+from trimtab.recipes.fitting import joint_hash
+from trimtab.recipes.vectors import gather
 
 
 @dataclass(frozen=True)

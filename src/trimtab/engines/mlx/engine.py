@@ -20,7 +20,8 @@ from trimtab.engines.mlx.hooks import StateHook
 from trimtab.engines.mlx.matrices import matrix
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
-from trimtab.engines.requests import Completion, Event, Message, PromptLike, Request, Sample, Score
+from trimtab.engines.requests import Completion, Event, PromptLike, Request, Sample, Score
+from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.errors import InputError
 from trimtab.objectives import Objective
@@ -29,7 +30,7 @@ from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
 
 
-class MLXEngine(Engine):
+class MLXEngine(Tokenized, Engine):
     """A model of mlx-lm that can be steered. `model` is the plain mlx-lm model: outside a run nothing of it is changed.
 
     MLX models are not safe for concurrent use: the engine's lock lets one run at a time through.
@@ -89,23 +90,6 @@ class MLXEngine(Engine):
             model, dtype=dtype, device=device, revision=revision
         )
         return cls(found, tokenizer, config, id=id or os.fspath(model), revision=its_revision)
-
-    # --- text --------------------------------------------------------------------------------------------------
-
-    def _encode_text(self, text: str) -> Prompt:
-        return self.encoder.text(text)
-
-    def _encode_messages(
-        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
-    ) -> Prompt:
-        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
-
-    def _encode_continuation(self, text: str) -> Sequence[int]:
-        return self.encoder.continuation(text)
-
-    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """Text of tokens; special tokens are left out unless asked for."""
-        return self.encoder.decode(tokens, special)
 
     # --- checks ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from trimtab.engines.base import CaptureItem, Engine
-from trimtab.engines.requests import Event, Message, Request, Score
+from trimtab.engines.requests import Event, Request, Score
+from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.engines.transformers import capture, generation, gradients, loading, raw, scoring, separation
 from trimtab.engines.transformers.discovery import discover, probe_ids, text_config
@@ -28,7 +29,7 @@ from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(Tokenized, Engine):
     """A Hugging Face causal language model, or the text tower of a vision-language model, that can be steered.
 
     `model` and `tokenizer` are the plain objects; inside `with engine.steered(plan):` calls of `engine.model` are
@@ -98,23 +99,6 @@ class TransformersEngine(Engine):
             trust_remote_code=trust_remote_code,
         )
         return cls(found, its_tokenizer, id=id or os.fspath(model), revision=its_revision)
-
-    # --- text --------------------------------------------------------------------------------------------------
-
-    def _encode_text(self, text: str) -> Prompt:
-        return self.encoder.text(text)
-
-    def _encode_messages(
-        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
-    ) -> Prompt:
-        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
-
-    def _encode_continuation(self, text: str) -> Sequence[int]:
-        return self.encoder.continuation(text)
-
-    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """Text of tokens; special tokens are left out unless asked for."""
-        return self.encoder.decode(tokens, special)
 
     def module_names(self) -> dict[Site, str]:
         """Name of the module whose output each site is; the projections that share one fused module share its name."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
-from trimtab.engines.requests import Event, Message, Request, Score
+from trimtab.engines.requests import Event, Request, Score
+from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.engines.vllm import generation, scoring
 from trimtab.engines.vllm.channel import Receiver
@@ -30,7 +31,7 @@ from trimtab.sites import ModelInfo, Site
 HOTTEST = 2.0
 
 
-class VllmEngine(Engine):
+class VllmEngine(Tokenized, Engine):
     """A model served by vLLM in this machine's processes. Calls from many threads run in one batch, without locks.
 
     `resid_post` of every layer can be steered, captured and read. `loop.llm` is the plain `AsyncLLM`.
@@ -108,23 +109,6 @@ class VllmEngine(Engine):
     def new_key(self) -> str:
         """A name for a request that no other request of any engine has."""
         return f"trimtab-{self._run}-{next(self._names)}"
-
-    # --- text --------------------------------------------------------------------------------------------------
-
-    def _encode_text(self, text: str) -> Prompt:
-        return self.encoder.text(text)
-
-    def _encode_messages(
-        self, messages: Sequence[Message], generation_prompt: bool, prefill: str | None, thinking: bool | None
-    ) -> Prompt:
-        return self.encoder.messages(messages, generation_prompt, prefill, thinking)
-
-    def _encode_continuation(self, text: str) -> Sequence[int]:
-        return self.encoder.continuation(text)
-
-    def decode(self, tokens: Sequence[int], special: bool = False) -> str:
-        """Text of tokens; special tokens are left out unless asked for."""
-        return self.encoder.decode(tokens, special)
 
     # --- checks ------------------------------------------------------------------------------------------------
 
