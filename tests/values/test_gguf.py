@@ -211,7 +211,7 @@ def repeng(monkeypatch):
     monkeypatch.setattr(
         np, "float_", np.float64, raising=False
     )  # 0.4.0 does not import under numpy 2 without
-    return pytest.importorskip("repeng", reason="needs repeng, installed by hand (--no-deps)")
+    return pytest.importorskip("repeng", reason="needs repeng, which make venv installs")
 
 
 @pytest.mark.engine
