@@ -2,7 +2,8 @@
 
 A random 4-bit Llama of at least 80M parameters decodes 128 tokens at batch 1: by mlx-lm's own loop, by the engine with
 no plan, and by the engine with one `Add` at one layer. The three take turns; `idle` and `steered` are medians of the
-tokens per second divided by plain mlx-lm's in the same turn (1 = free). The embedded model is in `detail`.
+tokens per second divided by plain mlx-lm's in the same turn (1 = free). `detail` holds the embedded model too, and the
+same ratios by processor time, which other processes on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -31,7 +33,8 @@ from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt
 from trimtab.sites import Site
 
-TOKENS, PROMPT, TURNS = 128, 32, 9
+#: A warm-up compiles what a run compiles, so that a few tokens of each case are enough.
+TOKENS, PROMPT, TURNS, WARM_UP = 128, 8, 7, 8
 TARGETS = {"idle": 0.98, "steered": 0.95}
 CONFIG = {
     "model_type": "llama", "hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 2048,
@@ -55,39 +58,55 @@ class NoText:
 
 
 def random_llama() -> MLXEngine:
-    """At least 80M parameters before quantisation to 4 bits, in groups of 64."""
+    """At least 80M parameters before quantisation to 4 bits, in groups of 64.
+
+    MLX's CPU kernels emulate half precision, thirty times slower than float32: beside such a token any overhead looks
+    like nothing, and a run takes hours.
+    """
     mx.random.seed(0)
     model = llama.Model(llama.ModelArgs.from_dict(CONFIG))
     size = sum(v.size for _, v in tree_flatten(model.parameters()))
     assert size >= 80_000_000, size
-    model.set_dtype(mx.float16)
+    model.set_dtype(mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.float16)
     nn.quantize(model, group_size=64, bits=4)
     mx.eval(model.parameters())
     return MLXEngine(model, NoText(), CONFIG, id=f"random 4-bit Llama of {size / 1e6:.0f}M parameters")
 
 
-def cases(engine: Engine, seed: int) -> dict[str, Callable[[], float]]:
-    """Name -> a run that returns its tokens per second."""
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second of the clock, and of processor time."""
+
+    wall: float
+    cpu: float
+
+
+Case = Callable[[int], int]
+
+
+def timed(case: Case, tokens: int) -> Rate:
+    """Run a case once."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    assert case(tokens) == tokens
+    return Rate(tokens / (time.perf_counter() - wall), tokens / (time.process_time() - cpu))
+
+
+def cases(engine: Engine, seed: int) -> dict[str, Case]:
+    """Name -> a run that decodes so many tokens and says how many came."""
     rng = np.random.default_rng(seed)
     prompt = Prompt(tuple(int(t) for t in rng.integers(3, engine.info.vocab_size or 3, PROMPT)))
     site = Site(engine.info.n_layers // 2)
     vector = Direction.from_raw("random", site, rng.standard_normal(engine.info.width(site)))
     plan = SteeringPlan.add(vector, amount=1.0, layers=[site.layer])
-    sampling = Sampling(max_tokens=TOKENS, ignore_eos=True)
     model: Any = engine.model  # type: ignore[attr-defined]
 
-    def plain() -> float:
-        ids, start = mx.array(prompt.tokens), time.perf_counter()
-        count = sum(1 for _ in generate_step(ids, model, max_tokens=TOKENS))
-        assert count == TOKENS
-        return TOKENS / (time.perf_counter() - start)
+    def plain(tokens: int) -> int:
+        return sum(1 for _ in generate_step(mx.array(prompt.tokens), model, max_tokens=tokens))
 
-    def ours(chosen: SteeringPlan | None) -> Callable[[], float]:
-        def run() -> float:
-            start = time.perf_counter()
-            (done,) = engine.generate(Request(prompt, chosen, sampling))
-            assert len(done.tokens) == TOKENS
-            return TOKENS / (time.perf_counter() - start)
+    def ours(chosen: SteeringPlan | None) -> Case:
+        def run(tokens: int) -> int:
+            request = Request(prompt, chosen, Sampling(max_tokens=tokens, ignore_eos=True))
+            return len(engine.generate(request)[0].tokens)
 
         return run
 
@@ -98,17 +117,22 @@ def compare(engine: Engine, turns: int) -> dict[str, Any]:
     """Medians and spreads of tokens per second, and of the ratios to plain mlx-lm turn by turn."""
     runs = cases(engine, 0)
     for run in runs.values():
-        run()
-    seen: dict[str, list[float]] = {name: [] for name in runs}
+        timed(run, WARM_UP)
+    seen: dict[str, list[Rate]] = {name: [] for name in runs}
     for turn in range(turns):
-        order = list(runs) if turn % 2 else list(reversed(runs))
-        for name in order:
-            seen[name].append(runs[name]())
-    ratios = {n: [a / b for a, b in zip(seen[n], seen["plain"], strict=True)] for n in ("idle", "steered")}
+        for name in list(runs) if turn % 2 else list(reversed(runs)):
+            seen[name].append(timed(runs[name], TOKENS))
+
+    def ratio(name: str, clock: str) -> dict[str, float]:
+        pairs = zip(seen[name], seen["plain"], strict=True)
+        return _spread([getattr(a, clock) / getattr(b, clock) for a, b in pairs])
+
     return {
         "model": engine.info.id,
-        "tokens_per_second": {n: _spread(v) for n, v in seen.items()},
-        "ratio": {n: _spread(v) for n, v in ratios.items()},
+        "dtype": engine.info.dtype,
+        "tokens_per_second": {n: _spread([r.wall for r in v]) for n, v in seen.items()},
+        "ratio": {n: ratio(n, "wall") for n in TARGETS},
+        "cpu_ratio": {n: ratio(n, "cpu") for n in TARGETS},
     }
 
 

@@ -1,8 +1,10 @@
 """`trimtab doctor` tells the truth about what is there, what is not, and how to get it."""
 
 import json
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -25,6 +27,23 @@ def test_one_line_of_json(light, capsys):
     row = report["engines"]["transformers"]
     assert (row["state"], row["missing"], row["mend"]) == ("missing", ["torch"], "pip install 'trimtab[hf]'")
     assert "GPU unknown" in report["gpu"]["summary"]
+
+
+def test_a_mac_without_torch_names_the_gpu_that_mlx_runs_on(light, monkeypatch):
+    core = ModuleType("mlx.core")
+    core.metal = SimpleNamespace(is_available=lambda: True)
+    core.device_info = lambda: {"device_name": "Apple M2", "memory_size": 24 * 2**30}
+    package = ModuleType("mlx")
+    package.core = core
+    monkeypatch.setitem(sys.modules, "mlx", package)
+    monkeypatch.setitem(sys.modules, "mlx.core", core)
+    known = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name if name == "mlx" else known(name))
+    assert doctor._gpu() == {
+        "kind": "metal", "devices": ["Apple M2 (24 GiB)"], "summary": "Apple M2 (24 GiB), by Metal",
+    }  # fmt: skip
+    core.metal = SimpleNamespace(is_available=lambda: False)
+    assert "GPU unknown" in doctor._gpu()["summary"]
 
 
 def test_a_table_for_people(light, capsys):

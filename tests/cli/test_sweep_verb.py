@@ -52,7 +52,14 @@ def test_a_file_is_swept_and_its_layer_written(sweep, joy, tmp_path):
     (final,) = r["final"]
     assert final["study"]["n_items"] == 6 and final["study"]["item_slope"] > 0
     assert all(row["null_q95"] is not None for row in final["rows"] if row["dose"])
-    assert r["sites"]["mean_diff"]["layer_1"]["typical_norm"] > 0 and r["prefix"]["joy"]["n"] == 6
+    site = r["sites"]["mean_diff"][f"layer_{layer}"]
+    (strength,) = r["strengths"]
+    assert strength["rule_300_scale"] == site["rule_300_scales"]["joy"] == 300 / site["raw_norms"]["joy"]
+    assert strength["dose"] == r["choice"]["best_dose"]["joy"]
+    assert strength["scale"] * site["raw_norms"]["joy"] == pytest.approx(
+        strength["dose"] * site["typical_norm"]
+    )
+    assert r["prefix"]["joy"]["n"] == 6
     page = (tmp_path / "runs").glob("*/report.html")
     assert "<svg" in next(page).read_text()
 

@@ -1,9 +1,12 @@
 """The sweep finds the planted layer from a coarse start, counts what it tried, and reports on other items."""
 
+import re
+
 import numpy as np
 import pytest
 
 from evaluation.planted import JOY, TYPICAL, WIDTH, PlantedEngine
+from trimtab.directions import ConceptVectors, Direction
 from trimtab.errors import InputError
 from trimtab.evaluation.cells import Cell, grid
 from trimtab.evaluation.curves import Curve, Point
@@ -11,6 +14,7 @@ from trimtab.evaluation.fluency import NeutralNll, PlainLoss
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import Memory
 from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
 from trimtab.evaluation.sweep_page import page
 from trimtab.recipes.several import finite_sites
@@ -62,8 +66,26 @@ def test_the_final_curve_is_on_items_that_chose_nothing():
     assert found.prefixes["joy"].n == 16 and found.against_prefix["joy"].low > 0.4
     study = final.to_json()["study"]
     assert study["n_items"] == 16 and study["p_items"] < 0.001 and study["anti_steered"] == 0
-    html = page(found, "A sweep", [("model", "planted")], "logprob", "neutral_nll")
+    html = page(found, "A sweep", [("model", "planted")], "logprob", "neutral_nll", b.files)
     assert html.count("<svg") == 2 and "planted 2" in html and "http" not in html.split("</style>")[1]
+
+
+def test_the_rule_of_thumb_stands_beside_each_dose():
+    """A push of 300 along a vector of length 3, where a state is typically TYPICAL long."""
+    engine = PlantedEngine((0.2, 1.0))
+    long = Direction.from_raw("joy", Site(1), 3.0 * JOY, typical_norm=TYPICAL)
+    b = bench(engine, planted=ConceptVectors.from_directions([long]))
+    cells = [Cell("planted", (1,))]
+    found = sweep(b, cells, cells, items(0, 6), [], DOSES, refine=False)
+    (s,) = strengths(found.curves, b.files)
+    assert (s.dose, s.raw_norm, s.typical_norm) == (0.4, 3.0, TYPICAL)
+    assert s.scale == pytest.approx(0.4 * TYPICAL / 3) and s.rule_scale == 100.0
+    assert s.rule_scale / s.scale == pytest.approx(s.rule_dose / s.dose)  # the same displacements
+    assert s.rule_dose * TYPICAL == pytest.approx(300.0)
+    html = page(found, "t", [], "s", "f", b.files)
+    row = html[html.index("norms, and the rule of thumb") :]
+    cells = re.findall("<td>(.*?)</td>", row)
+    assert cells[1:3] == [f"{TYPICAL:.4g}", "3"] and cells[5] == "100"
 
 
 def test_a_dose_that_breaks_the_text_is_not_chosen():
@@ -74,7 +96,7 @@ def test_a_dose_that_breaks_the_text_is_not_chosen():
     assert 0.2 <= found.choice.doses["joy"] <= 0.3 and found.final == ()
     assert {p.dose: p.good for p in found.curves[0].points}[0.4] is False
     assert 0.3 in [p.dose for p in found.curves[0].points]  # refined between .2 and .4
-    assert "optimistic" in page(found, "t", [], "s", "f")
+    assert "optimistic" in page(found, "t", [], "s", "f", b.files)
 
 
 def curve(layer, scores, good=None, cut=None, concept="joy"):

@@ -136,7 +136,7 @@ def _fault(load: Callable[[], object]) -> str:
 def _gpu() -> dict[str, Any]:
     none = {"kind": None, "devices": [], "summary": "no GPU seen"}
     if find_spec("torch") is None:
-        return none | {"summary": "GPU unknown (torch is not installed)"}
+        return _metal() or none | {"summary": "GPU unknown (torch is not installed)"}
     if _fault(lambda: import_module("torch")):
         return none | {"summary": "GPU unknown (torch does not import)"}
     import torch
@@ -148,6 +148,20 @@ def _gpu() -> dict[str, Any]:
     if torch.backends.mps.is_available():
         return {"kind": "mps", "devices": ["Apple GPU"], "summary": "Apple GPU (mps)"}
     return none
+
+
+def _metal() -> dict[str, Any] | None:
+    """The GPU that MLX runs on; None where there is none, or no MLX."""
+    if find_spec("mlx") is None or _fault(lambda: import_module("mlx.core")):
+        return None
+    import mlx.core as mx
+
+    if not mx.metal.is_available():
+        return None
+    about: Any = mx.device_info()
+    memory = about.get("memory_size", 0) / 2**30
+    name = f"{about.get('device_name', 'Apple GPU')} ({memory:.0f} GiB)"
+    return {"kind": "metal", "devices": [name], "summary": f"{name}, by Metal"}
 
 
 def _usable_cpus() -> int:

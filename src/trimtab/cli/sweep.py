@@ -96,7 +96,7 @@ def sweep(
             figures = said_of.figures(found, files, excluded, names)
             run.metrics(figures)
             report = run.folder / "report.html"
-            page = said_of.report(found, model, names, choosing, reporting, excluded)
+            page = said_of.report(found, model, names, choosing, reporting, excluded, files)
             report.write_text(page, encoding="utf-8")
             target = ask.write(files, found, run.folder)
     record = {
@@ -104,7 +104,7 @@ def sweep(
         "file": None if target is None else str(target), **said_of.short(figures), "warnings": list(said),
         "wall_s": time.monotonic() - started,
     }  # fmt: skip
-    desk.result(record, text=said_of.table_of(found))
+    desk.result(record, text=said_of.table_of(found, files))
     desk.note(found.choice.reason)
     for where, why in excluded.items():
         desk.warn(f"left out {where}: {why}")

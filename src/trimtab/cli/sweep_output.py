@@ -15,11 +15,14 @@ def figures(
     found: Sweep, files: dict[str, ConceptVectors], excluded: dict[str, str], names: dict[str, str]
 ) -> dict[str, Any]:
     """Everything: the choice, the sites, all curves, the final ones and the baselines."""
+    from trimtab.evaluation.strengths import strengths
+
     return {
         **names,
         "choice": found.choice.to_json(),
         "tried": found.tried,
         "sites": {m: _sites(v) for m, v in files.items()},
+        "strengths": [s.to_json() for s in strengths(found.curves, files)],
         "excluded": excluded,
         "curves": [c.to_json() for c in found.curves],
         "final": [c.to_json() for c in found.final],
@@ -29,15 +32,19 @@ def figures(
 
 
 def _sites(vectors: ConceptVectors) -> dict[str, Any]:
-    """Per site: separability, raw and typical norms, and the dose of the rule of thumb that a push may be 300 long."""
+    """Per site: separability, raw and typical norms, and what the rule of thumb 300 / ‖v‖ allows as a dose and as
+    scales."""
+    from trimtab.evaluation.strengths import LONGEST
+
     separation = vectors.origin.parameters.get("read_separation", {})
     found = {}
     for site, table in vectors.tables.items():
         typical = vectors.typical_norms[site]
         raw = [1.0] * len(vectors.concepts) if table.norms is None else table.norms.tolist()
+        norms = dict(zip(vectors.concepts, raw, strict=True))
         found[site.key] = {
-            "separation": separation.get(site.key), "typical_norm": typical,
-            "raw_norms": dict(zip(vectors.concepts, raw, strict=True)), "rule_300_dose": 300 / typical,
+            "separation": separation.get(site.key), "typical_norm": typical, "raw_norms": norms,
+            "rule_300_dose": LONGEST / typical, "rule_300_scales": {c: LONGEST / n for c, n in norms.items()},
         }  # fmt: skip
     return found
 
@@ -46,6 +53,8 @@ def short(whole: dict[str, Any]) -> dict[str, Any]:
     """What goes to stdout: the choice and the final rows; all curves are in metrics.json."""
     keep = ("score", "fluency", "choice", "tried", "sites", "excluded", "prefix", "steered_less_prefix")
     found = {k: whole[k] for k in keep}
+    chosen = whole["choice"]["cell"]["name"]
+    found["strengths"] = [s for s in whole["strengths"] if s["cell"] == chosen]
     found["final"] = [{**c, "study": _without(c["study"])} for c in whole["final"] or whole["curves"]]
     return found
 
@@ -61,7 +70,9 @@ def report(
     choosing: Sequence[Item],
     reporting: Sequence[Item],
     excluded: dict[str, str],
+    files: dict[str, ConceptVectors],
 ) -> str:
+    """The page of a run."""
     from trimtab.evaluation.sweep_page import page
 
     about = [
@@ -70,18 +81,23 @@ def report(
         ("items reported on", str(len(reporting))),
     ]
     about += [(f"left out {k}", v) for k, v in excluded.items()]
-    return page(found, f"Sweep of {model}", about, names["score"], names["fluency"])
+    return page(found, f"Sweep of {model}", about, names["score"], names["fluency"], files)
 
 
-def table_of(found: Sweep) -> Any:
-    """The chosen cell: one row per concept, on the reporting items where there are some."""
+def table_of(found: Sweep, files: dict[str, ConceptVectors]) -> Any:
+    """The chosen cell: one row per concept, on the reporting items where there are some. The dose stands as a scale
+    too, beside the largest one by the rule of thumb."""
     from rich.table import Table
     from rich.text import Text
+
+    from trimtab.evaluation.strengths import strengths
 
     final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
     columns = (
         "concept",
         "dose",
+        "scale",
+        "300/‖v‖",
         "plain",
         "steered",
         "95 %",
@@ -94,13 +110,15 @@ def table_of(found: Sweep) -> Any:
     )
     title = f"{found.choice.cell.name}, on {'other items' if found.final else 'the items that chose it'}"
     table = Table(*columns, box=None, pad_edge=False, title=title)
+    own = {s.concept: s for s in strengths((c for c in found.curves if c.cell == found.choice.cell), files)}
     for curve in final:
-        dose = found.choice.doses[curve.concept]
+        dose, size = found.choice.doses[curve.concept], own[curve.concept]
         row = next(r for r in curve.rows() if r.dose == dose)
         study, null, told = curve.study(), curve.band(dose), found.prefixes.get(curve.concept)
         low, high = study.coherence_range
         table.add_row(
-            Text(curve.concept), f"{dose:+.3g}", f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
+            Text(curve.concept), f"{dose:+.3g}", f"{size.scale:.3g}", f"{size.rule_scale:.3g}",
+            f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
             f"[{row.low:.3f}, {row.high:.3f}]", "" if null is None else f"{null:.3f}",
             "" if told is None else f"{told.mean:.3f}", f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
             f"{low:g} to {high:g}", str(row.n),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trimtab.directions import ConceptVectors
 from trimtab.evaluation.cells import Cell
 from trimtab.evaluation.curves import Curve
+from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Sweep
 from trimtab.pages.document import document, table
 from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
@@ -28,8 +30,15 @@ STYLE = """
 """
 
 
-def page(found: Sweep, title: str, about: Sequence[tuple[str, str]], score: str, fluency: str) -> str:
-    """The whole page; `about` are facts (name, value) of the run."""
+def page(
+    found: Sweep,
+    title: str,
+    about: Sequence[tuple[str, str]],
+    score: str,
+    fluency: str,
+    files: Mapping[str, ConceptVectors],
+) -> str:
+    """The whole page; `about` are facts (name, value) of the run, `files` the vectors of each method."""
     facts = "".join(f"<li>{html.escape(k)}: <b>{html.escape(v)}</b></li>" for k, v in about)
     concepts = list(dict.fromkeys(c.concept for c in found.curves))
     maps = "".join(
@@ -55,7 +64,7 @@ def page(found: Sweep, title: str, about: Sequence[tuple[str, str]], score: str,
 <section><h2>Where and how much</h2><p>Each square is what a dose adds to the score ({html.escape(score)}) against the
 plain model: warm is more, cool is less. A dashed frame means that the text is no longer coherent; the thick frame is
 the best coherent dose of the chosen cell.</p><div class="charts">{maps}</div>
-{_numbers(found.curves, score, fluency)}</section>{final}</main>"""
+{_numbers(found.curves, score, fluency)}{_norms(found, files)}</section>{final}</main>"""
     return document(title, body, style=STYLE)
 
 
@@ -176,3 +185,25 @@ def _numbers(curves: Sequence[Curve], score: str, fluency: str) -> str:
         warned = f"<details><summary>{len(notes)} warnings</summary>{warned}</details>"
     inside = table(HEAD, rows, f"score: {html.escape(score)}; fluency: {html.escape(fluency)}")
     return f"<details><summary>every number</summary>{inside}</details>{warned}"
+
+
+NORMS = (
+    "cell, concept", "separability", "typical norm", "raw norm", "best dose", "as a scale", "300 / ‖v‖", "as a dose",
+)  # fmt: skip
+
+
+def _norms(found: Sweep, files: Mapping[str, ConceptVectors]) -> str:
+    """Norms of every cell, and its best coherent dose beside what the rule of thumb allows."""
+    rows: list[tuple[str, Sequence[str]]] = []
+    for s in strengths(found.curves, files):
+        cells = (
+            html.escape(f"{s.cell.name}, {s.concept}"), "" if s.separation is None else f"{s.separation:+.2f}",
+            f"{s.typical_norm:.4g}", f"{s.raw_norm:.4g}", signed(s.dose), f"{s.scale:.3g}", f"{s.rule_scale:.3g}",
+            f"{s.rule_dose:.3g}",
+        )  # fmt: skip
+        rows.append(("bestrow" if s.cell == found.choice.cell else "", cells))
+    caption = (
+        "Norms at each cell's middle layer. The rule of thumb allows a scale of 300 / ‖v‖, a displacement of 300 in "
+        "units of the residual stream, whatever the model; a dose is a share of the typical norm."
+    )
+    return f"<details><summary>norms, and the rule of thumb</summary>{table(NORMS, rows, caption)}</details>"
