@@ -41,7 +41,8 @@ def engine(request):
 
         yield TransformersEngine(FAMILIES[request.param](), Words(), id=request.param)
         return
-    with trimtab.load_engine("tiny" if name == "reference" else "embedded", name) as found:
+    more = {} if name == "reference" else {"dtype": "float32"}
+    with trimtab.load_engine("tiny" if name == "reference" else "embedded", name, **more) as found:
         yield found
 
 
