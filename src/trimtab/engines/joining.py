@@ -114,6 +114,10 @@ class OpenBatch:
         """Whether there is nothing to do."""
         return not self._guests
 
+    def holds(self, key: int) -> bool:
+        """Whether a request is in here: waiting, or not yet done with all its samples."""
+        return key in self._guests
+
     def join(self, key: int, request: Request) -> None:
         """Take in a prepared request; its events carry `key` and come with later steps."""
         self._guests[key] = _Guest(request)
