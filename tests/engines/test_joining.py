@@ -114,7 +114,9 @@ class Host:
         self.failures: dict[int, Exception] = {}
         self.together: list[int] = []
 
-    def run(self, joins: dict[int, list[tuple[int, Request]]], leaves: dict[int, list[int]] | None = None) -> None:
+    def run(
+        self, joins: dict[int, list[tuple[int, Request]]], leaves: dict[int, list[int]] | None = None
+    ) -> None:
         """Until all are done."""
         step, last = 0, max([*joins, *(leaves or {})])
         while step <= last or not self.batch.idle:
@@ -263,7 +265,9 @@ def test_a_newcomer_waits_for_room_in_the_caches(engine):
 
 def test_captures_get_their_turn_between_two_tokens(engine):
     batch = engine.open_batch(4)
-    batch.join(0, engine.prepare(replace(requests(engine)[0], sampling=Sampling(max_tokens=60, ignore_eos=True))))
+    batch.join(
+        0, engine.prepare(replace(requests(engine)[0], sampling=Sampling(max_tokens=60, ignore_eos=True)))
+    )
     done, steps = [], 0
     beside = threading.Thread(target=lambda: done.append(engine.capture(prompts(engine)[1], [0])))
     while not batch.idle:
@@ -308,3 +312,21 @@ def test_an_engine_without_open_batches_says_so():
 
     with pytest.raises(Unsupported, match="fixed groups"):
         Plain.load("tiny").open_batch(4)
+
+
+def test_caches_that_cannot_be_merged_are_named(engine, monkeypatch):
+    if engine.name == "transformers":
+        from transformers.cache_utils import DynamicCache, LinearAttentionAndFullAttentionLayer
+
+        layers = [*engine.forward.cache(1).layers, LinearAttentionAndFullAttentionLayer()]
+        strange = DynamicCache()
+        strange.layers = layers
+        monkeypatch.setattr(engine.forward, "cache", lambda capacity: strange)
+        kind = "LinearAttentionAndFullAttentionLayer"
+    elif engine.name == "mlx":
+        monkeypatch.setattr(engine, "ragged", False)
+        kind = "KVCache"
+    else:
+        pytest.skip("the reference engine's tracks are never merged")
+    with pytest.raises(Unsupported, match=f"fixed groups: caches of the kinds? {kind}"):
+        engine.open_batch(4)

@@ -42,18 +42,15 @@ def merge(caches: Sequence[tuple[DynamicCache, Sequence[int]]], columns: int) ->
             continue
         if not first.is_initialized:  # a layer that uses another one's keys and values
             continue
-        keys, values = (
-            [
-                (getattr(layer, name), _index(rows, layer))
-                for layer, (_, rows) in zip(layers, caches, strict=True)
-            ]
-            for name in ("keys", "values")
-        )
+        rows = [_index(r, layer) for layer, (_, r) in zip(layers, caches, strict=True)]
+        keys = list(zip((layer.keys for layer in layers), rows, strict=True))
+        values = list(zip((layer.values for layer in layers), rows, strict=True))
         if isinstance(first, Roomy):
-            first.hold(*(_aligned(parts, columns, columns + RESERVE) for parts in (keys, values)), columns)
+            capacity = columns + RESERVE
+            first.hold(_aligned(keys, columns, capacity), _aligned(values, columns, capacity), columns)
         else:
             width = min(columns, first.sliding_window - 1)
-            first.keys, first.values = (_aligned(parts, width, width) for parts in (keys, values))
+            first.keys, first.values = _aligned(keys, width, width), _aligned(values, width, width)
             first.cumulative_length = columns
 
 
