@@ -64,7 +64,7 @@ def test_tokens_are_drawn_from_the_truncated_distribution(top_p, top_k):
     rows = 4000
     sampling = Sampling(temperature=0.8, top_p=top_p, top_k=top_k, seed=5)
     sampler = Sampler([(sampling, j) for j in range(rows)], torch.device("cpu"))
-    tokens, logprobs = sampler.choose(logits.expand(rows, -1).clone(), 0)
+    tokens, logprobs = sampler.choose(logits.expand(rows, -1).clone(), [0] * rows)
     got = np.bincount(tokens.numpy(), minlength=6) / rows
     assert not got[want == 0].any()
     np.testing.assert_allclose(got, want, atol=4 * np.sqrt(0.25 / rows))

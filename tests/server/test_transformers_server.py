@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from safetensors.numpy import load
@@ -54,3 +57,32 @@ def test_the_official_client_streams_a_steered_answer_with_readings(client):
     assert steered == whole.choices[0].message.content != plain.choices[0].message.content
     with pytest.raises(openai.BadRequestError, match="nobody"):
         official.chat.completions.create(**ASKED, extra_body={"readout": {"vectors": "nobody"}})
+
+
+def test_staggered_clients_get_what_they_get_alone(client):
+    """Plans, seeds, samples, readings and captures of clients that join one another while they run."""
+    plans = [None, PLAN, {"placements": [{**PLAN["placements"][0], "dose": -0.5}]}]
+    bodies = [
+        {**ASKED, "max_tokens": 8 + 3 * i, "temperature": 0.8 * (i % 2), "seed": i, "n": 1 + i % 3, "logprobs": True,
+         "readout": {"layers": [2, 4]}, "steering": plans[i % 3]}
+        for i in range(8)
+    ]  # fmt: skip
+
+    def ask(i: int) -> list:
+        time.sleep(0.03 * i)
+        answer = client.post(
+            "/v1/chat/completions", json={k: v for k, v in bodies[i].items() if v is not None}
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["choices"]
+
+    assert client.get("/health").json() == {"status": "ok", "batching": "continuous"}
+    alone = [ask(i) for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(8)))
+    for got, want in zip(together, alone, strict=True):
+        assert [c["message"] for c in got] == [c["message"] for c in want]
+        for a, b in zip(got, want, strict=True):
+            assert np.allclose(a["readout"]["values"], b["readout"]["values"], atol=1e-3)
+            logprobs = [[t["logprob"] for t in c["logprobs"]["content"]] for c in (a, b)]
+            assert np.allclose(*logprobs, atol=1e-4)

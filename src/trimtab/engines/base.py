@@ -22,6 +22,7 @@ from trimtab.activations import pool_positions
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines.collect import Comparison, collect
 from trimtab.engines.exactness import complete, exact, rows_of
+from trimtab.engines.joining import OpenBatch
 from trimtab.engines.requests import (
     Capture,
     CaptureSpec,
@@ -138,6 +139,13 @@ class Engine(Surface):
             Completion(r.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)  # type: ignore[arg-type]
             for i, r in enumerate(prepared)
         ]
+
+    def open_batch(self, rows: int) -> OpenBatch:
+        """A batch of at most `rows` samples that prepared requests join and leave while it runs. `Unsupported` says why
+        an engine, or its model, has none."""
+        if rows < 1:
+            raise InputError(f"a batch has at least one row, got {rows}")
+        return OpenBatch(self, self._opening(), rows)
 
     def chat(
         self,

@@ -4,7 +4,6 @@ whether they fit.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from trimtab.engines.joining import Opening
 from trimtab.engines.requests import Event, Message, PromptLike, Request, Score
-from trimtab.errors import InputError
+from trimtab.engines.turns import Turns
+from trimtab.errors import InputError, Unsupported
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -40,7 +41,7 @@ class Surface(ABC):
 
     def __init__(self, info: ModelInfo) -> None:
         self.info = info
-        self._lock = threading.RLock()
+        self._lock = Turns()
         self._warned_raw = False
 
     # --- what a subclass implements -------------------------------------------------------------------------
@@ -66,6 +67,10 @@ class Surface(ABC):
     def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
         """As `_iterate` where only the final event of each sample is wanted; an engine may then skip the others."""
         return self._iterate(requests)
+
+    def _opening(self) -> Opening:
+        """How an open batch runs; `Unsupported`, with the reason, where requests cannot join one another."""
+        raise Unsupported(f"the {self.name} engine runs requests in fixed groups")
 
     @abstractmethod
     def _capture(

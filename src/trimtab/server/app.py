@@ -5,9 +5,10 @@ On vLLM the door hangs in vLLM's own server (`trimtab.server.vllm`) and this is 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,10 +33,10 @@ class Desk:
     """What the routes share: the engine behind its queue, and the counter."""
 
     def __init__(self, engine: Engine, settings: Settings | None) -> None:
-        self.engine, self.batcher = engine, Batcher(engine)
-        self.counter = Counter(engine.info, settings)
+        self.engine, self.counter = engine, Counter(engine.info, settings)
         if self.counter.rules and not engine.monitors:
             raise Unsupported(f"TRIMTAB_RULES is set, and the {engine.name} engine judges no rules; unset it")
+        self.batcher = Batcher(engine, self.counter.settings.max_rows, self.counter.settings.max_waiting)
         self.encoder = Encoder(engine)
 
 
@@ -89,15 +90,15 @@ def _openai(app: FastAPI, desk: Desk) -> None:
         }
 
     @app.post("/v1/chat/completions")
-    async def chat(body: ChatBody) -> Any:
-        return await _answer(desk, body)
+    async def chat(body: ChatBody, raw: Request) -> Any:
+        return await _answer(desk, body, raw)
 
     @app.post("/v1/completions")
-    async def completions(body: CompletionBody) -> Any:
-        return await _answer(desk, body)
+    async def completions(body: CompletionBody, raw: Request) -> Any:
+        return await _answer(desk, body, raw)
 
 
-async def _answer(desk: Desk, body: Body) -> Any:
+async def _answer(desk: Desk, body: Body, raw: Request) -> Any:
     """Admit, run, answer; whatever is wrong is said before anything runs."""
     if body.model is not None and body.model != desk.engine.info.id:
         text = f"The model `{body.model}` does not exist; there is `{desk.engine.info.id}`."
@@ -123,16 +124,44 @@ async def _answer(desk: Desk, body: Body) -> Any:
         )
         headers = {HEADER: order.plan.fingerprint} if run.states else {}
         if not body.stream:
-            answer = await run.whole()
+            answer = await _while_there(raw, run.whole())
             metrics.count("admitted")
             return JSONResponse(answer, headers=headers)
         events = run.chunks()
-        first = await anext(events)  # what is wrong raises here, while an error can still be an answer
+        first = await _while_there(
+            raw, anext(events)
+        )  # what is wrong raises here, while an error can still be an answer
         metrics.count("admitted")
         return StreamingResponse(_sse(first, events), media_type="text/event-stream", headers=headers)
+    except HungUp:
+        return Response(status_code=499)  # nobody reads it
     except TrimtabError as error:
         metrics.count("refused" if error.exit_code == 2 else "lost")
         return failed(error)
+
+
+class HungUp(Exception):
+    """The client went away before its answer began."""
+
+
+async def _while_there(raw: Request, work: Awaitable[Any]) -> Any:
+    """The result of `work`, which is stopped when the client goes away."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hangs_up(raw))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HungUp
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _hangs_up(raw: Request) -> None:
+    """Until the connection is closed; the body has been read."""
+    while (await raw.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _given(body: Body) -> Any:
@@ -160,7 +189,12 @@ def _event(data: dict[str, Any]) -> str:
 def _plain(app: FastAPI, desk: Desk) -> None:
     @app.get("/health")
     async def health() -> Response:
-        return Response(status_code=200 if desk.batcher.alive else 503)
+        """200 while requests are taken; how they are batched, and why not better."""
+        batcher = desk.batcher
+        said = {"status": "ok" if batcher.alive else "closed", "batching": "continuous"}
+        if batcher.fixed is not None:
+            said |= {"batching": "fixed groups", "why": batcher.fixed}
+        return JSONResponse(said, status_code=200 if batcher.alive else 503)
 
     @app.get("/metrics")
     async def figures() -> Response:

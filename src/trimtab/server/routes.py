@@ -59,7 +59,8 @@ def failed(error: TrimtabError) -> Any:
     code, kind = status_of(error)
     param = next((f for f in FIELDS if str(error).startswith(f)), None)
     told = {"message": str(error), "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": told}, status_code=code)
+    headers = {"Retry-After": "1"} if code == 503 else None
+    return JSONResponse({"error": told}, status_code=code, headers=headers)
 
 
 def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:

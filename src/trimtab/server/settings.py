@@ -21,8 +21,9 @@ class Settings:
     """`readout` are vector files that are loaded at the start (the first one is read by default), `manifest` the
     description of the first one where it stands elsewhere than in or beside the file; `folder` is where clients may
     load vectors from (None: from nowhere). `rules` is a file of rules that hold for every request, and `feed` lets
-    clients watch the readings of all traffic. Sizes are in bytes, `capture_seconds` is how long a capture waits to be
-    fetched.
+    clients watch the readings of all traffic. `max_rows` is how many samples our own server runs at once, and
+    `max_waiting` how many requests may wait before the next one is refused. Sizes are in bytes, `capture_seconds` is
+    how long a capture waits to be fetched.
     """
 
     readout: tuple[Path, ...] = ()
@@ -37,6 +38,8 @@ class Settings:
     capture_seconds: float = 300.0
     rules: Path | None = None
     feed: bool = False
+    max_rows: int = 16
+    max_waiting: int = 256
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -71,6 +74,8 @@ class Settings:
             float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
             Path(text("TRIMTAB_RULES")) if text("TRIMTAB_RULES") else None,
             _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
+            number("TRIMTAB_MAX_ROWS", cls.max_rows),
+            number("TRIMTAB_MAX_WAITING", cls.max_waiting),
         )
 
 

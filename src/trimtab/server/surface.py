@@ -73,7 +73,7 @@ class Surface:
             "model": info_form(self.engine.info),
             "modules": {s.key: n for s, n in self.engine.module_names().items()},
             "inline": self.counter.settings.inline,
-            "group": GROUP,
+            "group": min(GROUP, self.counter.settings.max_waiting),
             "body_bytes": BODY_BYTES,
             "answer_bytes": self.counter.settings.max_capture_bytes,
         }

@@ -12,8 +12,10 @@ import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.exactness import complete
+from trimtab.engines.joining import Opening
 from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
 from trimtab.engines.mlx import hooks as explore
+from trimtab.engines.mlx.batch import CHUNK
 from trimtab.engines.mlx.discovery import discover
 from trimtab.engines.mlx.forward import Caches
 from trimtab.engines.mlx.hooks import StateHook
@@ -118,7 +120,7 @@ class MLXEngine(Tokenized, Engine):
         self._check_length(len(encoded))
         self._check_tokens(encoded.tokens)
         with self._lock:
-            return prefix.run(self.model, encoded, self.info.id, generation.CHUNK)
+            return prefix.run(self.model, encoded, self.info.id, CHUNK)
 
     def load_prefix(self, path: str | os.PathLike[str], prompt: PromptLike) -> Prefix:
         """A prompt-cache file of mlx-lm, or of `Prefix.save`, made from `prompt`."""
@@ -151,6 +153,9 @@ class MLXEngine(Tokenized, Engine):
 
     def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
         return generation.generate(self, requests, stream=False)
+
+    def _opening(self) -> Opening:
+        return generation.opening(self)
 
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str

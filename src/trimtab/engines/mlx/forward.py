@@ -31,9 +31,10 @@ def left_padded(tokens: Sequence[Sequence[int]]) -> tuple[mx.array, np.ndarray]:
 class Caches:
     """The caches of all blocks for one batch. `ragged` says whether rows of different lengths can share a batch."""
 
-    def __init__(self, model: nn.Module, pads: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, pads: Sequence[int], joins: bool = False) -> None:
+        """`joins` says that rows of other lengths may come later (`extend`)."""
         self.layers: list[Any] = make_prompt_cache(model)
-        if any(pads):
+        if any(pads) or joins:
             self.layers = [BatchKVCache(list(pads)) for _ in self.layers]
 
     @staticmethod
@@ -54,6 +55,11 @@ class Caches:
                 c.filter(picks)
             else:
                 c.keys, c.values = c.keys[picks], c.values[picks]
+
+    def extend(self, other: Caches) -> None:
+        """Go on with the rows of other caches, too; both were made to be joined."""
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.extend(theirs)
 
     @property
     def state(self) -> list[Any]:

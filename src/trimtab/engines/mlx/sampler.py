@@ -24,6 +24,12 @@ class Sampler:
         self._uniforms = [self._uniforms[i] for i in keep]
         self._prepare()
 
+    def extend(self, other: Sampler) -> None:
+        """Go on with the rows of another sampler behind one's own."""
+        self._sampling = self._sampling + other._sampling
+        self._uniforms = self._uniforms + other._uniforms
+        self._prepare()
+
     def _prepare(self) -> None:
         column = lambda name: mx.array([[float(getattr(s, name))] for s in self._sampling])  # noqa: E731
         self._greedy = all(u is None for u in self._uniforms)
@@ -33,11 +39,15 @@ class Sampler:
         self._top_k = column("top_k")
         self._cut = any(s.top_p < 1 or s.top_k for s in self._sampling)
 
-    def choose(self, logits: mx.array, step: int) -> tuple[mx.array, mx.array]:
-        """(tokens [B], their log-probabilities [B] under the untempered model) from logits [B, V] float32."""
+    def choose(self, logits: mx.array, steps: Sequence[int]) -> tuple[mx.array, mx.array]:
+        """(tokens [B], their log-probabilities [B] under the untempered model) from logits [B, V] float32. Row b has
+        chosen `steps[b]` tokens before."""
         tokens = mx.argmax(logits, axis=-1)
         if not self._greedy:
-            draws = [[0.0 if u is None else float(u.at(step)[0])] for u in self._uniforms]
+            draws = [
+                [0.0 if u is None else float(u.at(step)[0])]
+                for u, step in zip(self._uniforms, steps, strict=True)
+            ]
             tokens = mx.where(self._cold, tokens, self._draw(logits / self._temperature, mx.array(draws)))
         logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
         return tokens, logprobs

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.joining import Opening
 from trimtab.engines.reference import words
+from trimtab.engines.reference.batch import Batch
 from trimtab.engines.reference.forward import Pass, Track, View, log_probabilities, plan_parts
-from trimtab.engines.reference.runs import Run
 from trimtab.engines.reference.weights import HEAD_DIM, HEADS, PLANTED, WIDTH, Weights, tiny
 from trimtab.engines.requests import Event, Message, Request, Score
 from trimtab.errors import InputError, UnknownName, Unsupported
@@ -131,16 +132,12 @@ class ReferenceEngine(Engine):
         return step
 
     def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
-        runs = [Run.of(i, j, r) for i, r in enumerate(requests) for j in range(r.sampling.n)]
-        while runs:
-            step = self._forward([r.track for r in runs], {v for r in runs for v in r.views})
-            for run, part in zip(runs, step.parts, strict=True):
-                run.keep({view: step.seen[view][part.rows] for view in run.views}, part.start)
-                if part.stop == len(run.track.tokens):
-                    yield run.advance(log_probabilities(self.weights, step.last[part.rows][-1]))
-                if run.finish is not None:
-                    yield Event(run.request, run.index, text=run.tail, sample=run.sample())
-            runs = [r for r in runs if r.finish is None]
+        batch = Batch(self, [(i, j, r) for i, r in enumerate(requests) for j in range(r.sampling.n)])
+        while batch.keys():
+            yield from batch.step()
+
+    def _opening(self) -> Opening:
+        return Opening(lambda places: Batch(self, places), piece=self.info.context_length or 1)
 
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.joining import Opening
 from trimtab.engines.requests import Event, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
@@ -163,6 +164,9 @@ class TransformersEngine(Tokenized, Engine):
 
     def _finished(self, requests: Sequence[Request]) -> Iterator[Event]:
         return generation.generate(self, requests, stream=False)
+
+    def _opening(self) -> Opening:
+        return generation.opening(self)
 
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str

@@ -177,6 +177,11 @@ class Roomy(DynamicLayer):
             for s in (self._keys, self._values)
         )
 
+    def hold(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        """Take over storage [B, heads, capacity, width] whose first `length` columns are in use."""
+        self._keys, self._values, self.length = keys, values, length
+        self._view()
+
     def get_seq_length(self) -> int:
         """Tokens held."""
         return self.length

@@ -36,6 +36,14 @@ class Sampler:
         )
         self._prepare()
 
+    def extend(self, other: Sampler) -> None:
+        """Go on with the rows of another sampler behind one's own."""
+        self._uniforms = self._uniforms + other._uniforms
+        self._temperature = np.concatenate([self._temperature, other._temperature])
+        self._top_p = np.concatenate([self._top_p, other._top_p])
+        self._top_k = np.concatenate([self._top_k, other._top_k])
+        self._prepare()
+
     def _prepare(self) -> None:
         rows = np.flatnonzero(self._temperature > 0)
         self._random_rows = rows
@@ -45,11 +53,12 @@ class Sampler:
         self._k = self._top_k[rows]
 
     @torch.inference_mode()
-    def choose(self, logits: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(tokens [B], their log-probabilities [B] under the untempered model) from logits [B, V] float32."""
+    def choose(self, logits: torch.Tensor, steps: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(tokens [B], their log-probabilities [B] under the untempered model) from logits [B, V] float32. Row b has
+        chosen `steps[b]` tokens before."""
         tokens = logits.argmax(-1)
         if len(self._random_rows):
-            draws = np.stack([self._uniforms[i].at(step) for i in self._random_rows])  # type: ignore[union-attr]
+            draws = np.stack([self._uniforms[i].at(steps[i]) for i in self._random_rows])  # type: ignore[union-attr]
             all_random = len(self._random_rows) == len(logits)
             chosen = self._draw(logits if all_random else logits[self._index], torch.from_numpy(draws))
             tokens[self._index] = chosen

@@ -102,16 +102,16 @@ class Stations:
         self.taps = taps
         self.active: dict[Site, Station] = {}
 
+    def at(self, sites: Iterable[Site]) -> dict[Site, Station]:
+        """Fresh stations, in forward order, that no module knows yet."""
+        return {s: Station(self.taps[s]) for s in sorted(set(sites))}
+
     @contextmanager
     def installed(self, sites: Iterable[Site]) -> Iterator[dict[Site, Station]]:
-        """Hooks at `sites`, in forward order (several sites may share a module); removed at the end."""
-        found = {s: Station(self.taps[s]) for s in sorted(set(sites))}
-        handles = [install(station) for station in found.values()]
-        try:
+        """Hooks at `sites`; removed at the end."""
+        found = self.at(sites)
+        with hooked(found.values()):
             yield found
-        finally:
-            for handle in reversed(handles):
-                handle.remove()
 
     def last(self, sites: Iterable[Site]) -> Site:
         """The site that a forward pass reaches last."""
@@ -124,6 +124,17 @@ class Stations:
                 raise Unsupported(
                     f"this model computes {p.gate.site} after {p.site}: a gate there cannot act on that edit"
                 )
+
+
+@contextmanager
+def hooked(stations: Iterable[Station]) -> Iterator[None]:
+    """Stations in their modules, in the order given (several may share a module); taken out at the end."""
+    handles = [install(station) for station in stations]
+    try:
+        yield
+    finally:
+        for handle in reversed(handles):
+            handle.remove()
 
 
 class Handle:
