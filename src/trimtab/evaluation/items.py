@@ -9,7 +9,6 @@ A file of items is JSONL. A row has "messages" (a chat) or "prompt" (bare text),
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.reading import records_of
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import Message
 from trimtab.engines.surface import check_messages
@@ -82,16 +82,13 @@ def read_items(
     if not file.is_file():
         raise FormatError(f"no such file of items: {file}")
     found: dict[str, Item] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for where, row in records_of(file):
         try:
-            row = json.loads(line)
             if split is not None and row.get("split") != split:
                 continue
             item = _item(row)
         except (ValueError, TypeError, AttributeError) as error:
-            raise FormatError(f"{file} line {number} is not an item: {error}") from error
+            raise FormatError(f"{where} is not an item: {error}") from error
         found.setdefault(item.id, item)
         if limit is not None and len(found) == limit:
             break

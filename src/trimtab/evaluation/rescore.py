@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.data.reading import appended
 from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.samples import Record, by_condition, item_scores
 from trimtab.evaluation.scores import Score
@@ -25,17 +25,13 @@ def read_rows(folder: str | os.PathLike[str]) -> list[Record]:
     file = Path(folder) / "samples.jsonl"
     if not file.is_file():
         raise FormatError(f"{folder} is no run folder: it has no samples.jsonl")
-    lines = file.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
     found: dict[str, Record] = {}
-    for number, line in enumerate(lines, 1):
+    for where, row in appended(file)[0]:
         try:
-            row = json.loads(line)
             if "item" in row and "condition" in row and "error" not in row:
                 found[row["key"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"{file} line {number} is not a record: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"{where} is not a record: {error}") from error
     if not found:
         raise FormatError(f"{file} holds no rows of an evaluation; `trimtab sweep` writes such a run")
     return list(found.values())

@@ -7,7 +7,6 @@ A score says what the rows must hold (`needs`): "text", "continuations" or "read
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from trimtab.data.reading import records_of
 from trimtab.errors import FormatError, InputError, UnknownName
 from trimtab.evaluation.classifier import TextClassifier
 
@@ -93,12 +93,14 @@ class ClassifierScore(Score):
 
 def read_labelled(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Texts and labels of a JSONL file with "text" and "label"."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        return [r["text"] for r in rows], [r["label"] for r in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f'{path} is not JSONL of "text" and "label": {error}') from error
+    texts: list[str] = []
+    labels: list[str] = []
+    for where, row in records_of(Path(path)):
+        if not isinstance(row, Mapping) or not all(isinstance(row.get(k), str) for k in ("text", "label")):
+            raise FormatError(f'{where} needs "text" and "label", both text')
+        texts.append(row["text"])
+        labels.append(row["label"])
+    return texts, labels
 
 
 class LogprobScore(Score):
