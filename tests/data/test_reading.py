@@ -11,8 +11,8 @@ from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.items import read_items
 from trimtab.evaluation.rescore import read_rows
 from trimtab.evaluation.rule_traces import read_traces
+from trimtab.evaluation.scorers.classifier import read_labelled
 from trimtab.evaluation.scorers.scorer import read_answered
-from trimtab.evaluation.scores import read_labelled
 
 GOOD = {
     read_items: {"prompt": "one\u2028two"},

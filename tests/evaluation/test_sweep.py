@@ -10,7 +10,7 @@ from trimtab.evaluation.curves import Curve, Point
 from trimtab.evaluation.fluency import NeutralNll, PlainLoss
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import Memory
-from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
 from trimtab.evaluation.sweep_page import page
 from trimtab.recipes.several import finite_sites
@@ -27,7 +27,7 @@ def items(start, count):
 def bench(engine, **files):
     ledger = Memory()
     files = files or {"planted": engine.vectors(joy=JOY)}
-    return Bench(engine, files, ("joy",), LogprobScore(), NeutralNll(engine, ledger, texts=2), ledger=ledger)
+    return Bench(engine, files, ("joy",), Logprob(), NeutralNll(engine, ledger, texts=2), ledger=ledger)
 
 
 def test_the_planted_layer_is_found_from_a_coarse_start():
@@ -135,11 +135,11 @@ def test_a_layer_that_is_not_finite_is_left_out_with_the_reason():
 def test_a_bench_refuses_what_it_cannot_compare():
     engine = PlantedEngine()
     with pytest.raises(InputError, match="5 random directions"):
-        Bench(engine, {}, (), LogprobScore(), PlainLoss(), randoms=4)
+        Bench(engine, {}, (), Logprob(), PlainLoss(), randoms=4)
     bare = engine.vectors(joy=JOY)
     object.__setattr__(bare, "typical_norms", {})
     with pytest.raises(InputError, match="typical norms"):
-        Bench(engine, {"m": bare}, ("joy",), LogprobScore(), PlainLoss())
+        Bench(engine, {"m": bare}, ("joy",), Logprob(), PlainLoss())
     with pytest.raises(InputError, match="above 0"):
         b = bench(engine)
         sweep(b, grid(b.files, [0]), [], items(0, 2), [], [-0.2, 0.0])

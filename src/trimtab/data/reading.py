@@ -9,6 +9,9 @@ from typing import Any
 
 from trimtab.errors import FormatError, InputError
 
+#: The append-only rows in a run folder.
+SAMPLES = "samples.jsonl"
+
 
 def text_of(path: Path) -> str:
     """A file's text; an empty, unreadable or binary file is an error in words."""

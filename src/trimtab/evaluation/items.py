@@ -49,6 +49,11 @@ class Item:
             raise InputError(f"every label of an item's continuations needs texts, got {after}")
         return cls(id or unit_key([what, after])[:12], what, after)
 
+    @property
+    def question(self) -> str:
+        """The text, or the last turn."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
+
     def encode(self, engine: Engine, system: str | None = None) -> Prompt:
         """The prompt's tokens. `system` is a system message in front of a chat, and plain words in front of text."""
         if isinstance(self.prompt, str):

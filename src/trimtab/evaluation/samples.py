@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from trimtab.errors import InputError
 from trimtab.evaluation.conditions import Condition, check_conditions
 from trimtab.evaluation.items import Item, check_items
 from trimtab.evaluation.limits import repeated
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
@@ -54,15 +55,6 @@ class Memory:
         self.done[key] = {"key": key, **record}
 
 
-class Scoring(Protocol):
-    """What `measure` must know of a score: what it reads, its name, and the numbers it gives (`evaluation.scores`)."""
-
-    name: ClassVar[str]
-    needs: ClassVar[str]
-
-    def values(self, rows: Sequence[Record], concept: str) -> np.ndarray: ...
-
-
 @dataclass(frozen=True, eq=False)
 class _Unit:
     """One (condition, item): `n` rows."""
@@ -86,7 +78,7 @@ def measure(
     items: Sequence[Item],
     conditions: Sequence[Condition],
     concepts: Sequence[str],
-    scores: Sequence[Scoring],
+    scores: Sequence[Scorer],
     *,
     sampling: Sampling | None = None,
     readout: Readout | None = None,
@@ -218,6 +210,7 @@ def _about(engine: Engine, unit: _Unit, sample: int) -> Record:
     scale = [s["scale_here"] for s in sources if "scale_here" in s]
     return {
         "item": unit.item.id,
+        "question": unit.item.question,
         "sample": sample,
         "condition": c.name,
         "kind": c.kind,

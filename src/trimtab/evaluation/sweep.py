@@ -22,7 +22,8 @@ from trimtab.evaluation.conditions import PLAIN, RANDOMS, Condition, prefix
 from trimtab.evaluation.curves import Curve, curves
 from trimtab.evaluation.fluency import Fluency
 from trimtab.evaluation.items import Item
-from trimtab.evaluation.samples import Ledger, Record, Scoring, by_condition, item_scores, measure
+from trimtab.evaluation.samples import Ledger, Record, by_condition, item_scores, measure
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference, sign_flip
 from trimtab.readouts import Readout
 
@@ -37,7 +38,7 @@ class Bench:
     engine: Engine
     files: Mapping[str, ConceptVectors]
     concepts: tuple[str, ...]
-    score: Scoring
+    score: Scorer
     fluency: Fluency
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9))
     readout: Readout | None = None
