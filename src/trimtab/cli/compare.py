@@ -112,12 +112,12 @@ def _short(thing: str) -> str:
 
 def _replies(path: Path) -> list[Mapping[str, Any]]:
     """Records with an item; of a run folder its samples, without those that failed."""
-    from trimtab.data.reading import appended, records_of
+    from trimtab.data.reading import records_of, rows_of_run
 
     file = path / "samples.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise FormatError(f"{path} is no run: there is no {file.name}")
-    records = appended(file)[0] if path.is_dir() else records_of(file)
+    records = rows_of_run(path) if path.is_dir() else records_of(file)
     rows = [row for _, row in records if isinstance(row, Mapping) and "error" not in row]
     if not rows or not all("item" in r for r in rows):
         raise FormatError(f"{file} holds no replies: each needs an item, a condition and an answer")

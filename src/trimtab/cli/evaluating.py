@@ -48,6 +48,13 @@ def score_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+#: `--continue-to`, which is no part of what a run is: the same command with it goes on in the same folder.
+continue_option = click.option(
+    "--continue-to", type=int, default=None, metavar="N",
+    help="Go on with replies that the token limit has cut, up to N tokens in all.",
+)  # fmt: skip
+
+
 def read_given_items(items: str | None, split: str | None, limit: int | None) -> list[Item] | None:
     """The items of a file; None where the model's own are to be used. Checked before a model loads."""
     from trimtab.evaluation.items import read_items

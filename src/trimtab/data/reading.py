@@ -120,6 +120,18 @@ def appended(path: Path) -> tuple[list[tuple[str, Any]], int]:
     return found, whole
 
 
+def rows_of_run(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where, record) of every finished unit of a run folder, in the order in which they were finished first. The last
+    record of a unit counts: a reply that went on to a larger limit stands in the file twice."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for where, row in appended(folder / SAMPLES)[0]:
+        if not isinstance(row, Mapping) or "key" not in row:
+            raise FormatError(f"{where} is not a record of a run: it has no key")
+        if "error" not in row:
+            found[row["key"]] = where, row
+    return list(found.values())
+
+
 def first_record(path: Path) -> Mapping[str, Any]:
     """The first object of a file of JSON lines or of a JSON list, for recognising it; {} where there is none."""
     if path.suffix not in (".jsonl", ".ndjson", ".json") or not path.is_file():

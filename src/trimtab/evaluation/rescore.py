@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.data.reading import appended
+from trimtab.data.reading import SAMPLES, rows_of_run
 from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.samples import Record, by_condition, item_scores
 from trimtab.evaluation.scorers.scorer import Scorer
@@ -22,19 +22,13 @@ HOLDS = {"text": "text", "continuations": "continuations", "readings": "readings
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Record]:
     """The scored rows of a run folder, in order; a last line that a kill has torn is left out."""
-    file = Path(folder) / "samples.jsonl"
+    file = Path(folder) / SAMPLES
     if not file.is_file():
         raise FormatError(f"{folder} is no run folder: it has no samples.jsonl")
-    found: dict[str, Record] = {}
-    for where, row in appended(file)[0]:
-        try:
-            if "item" in row and "condition" in row and "error" not in row:
-                found[row["key"]] = row
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"{where} is not a record: {error}") from error
+    found = [dict(row) for _, row in rows_of_run(Path(folder)) if "item" in row and "condition" in row]
     if not found:
         raise FormatError(f"{file} holds no rows of an evaluation; `trimtab sweep` writes such a run")
-    return list(found.values())
+    return found
 
 
 def concepts_of(rows: Sequence[Record]) -> list[str]:

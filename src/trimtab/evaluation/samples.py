@@ -21,6 +21,14 @@ from trimtab.engines.base import Engine
 from trimtab.engines.requests import Request, Sample, Sampling, ScoreRequest
 from trimtab.errors import InputError
 from trimtab.evaluation.conditions import Condition, check_conditions
+from trimtab.evaluation.continuation import (
+    Begun,
+    check_limit,
+    from_where,
+    go_on,
+    longer_row,
+    warn_of_mixed_limits,
+)
 from trimtab.evaluation.items import Item, check_items
 from trimtab.evaluation.limits import repeated
 from trimtab.evaluation.scorers.scorer import Scorer
@@ -86,13 +94,15 @@ def measure(
     ledger: Ledger | None = None,
     part: int = PART,
     plain_loss: bool = False,
+    continue_to: int | None = None,
     advance: Advance | None = None,
 ) -> list[Record]:
     """Rows of every (condition, item, sample), scored for every concept; finished ones come from the ledger.
 
     Where every score reads continuations nothing is generated. `readout` is read at each generated token and its
     mean kept. `plain_loss` also keeps how likely the plain model finds each text (`evaluation.fluency`), which costs
-    a pass. `advance(rows)` counts rows, kept ones too.
+    a pass. Replies that `sampling.max_tokens` cut go on to `continue_to` tokens in all: their rows keep their keys and
+    both limits. `advance(rows)` counts rows, kept ones too.
     """
     ledger = ledger or Memory()
     needs = {s.needs for s in scores}
@@ -111,21 +121,34 @@ def measure(
         **({"plain_loss": True} if plain_loss else {}),
     }
     units = list(_units(engine, check_items(items), check_conditions(conditions), sampling.n, seed, receipt))
+    if continue_to is not None and forced:
+        raise InputError("nothing is generated for these scores, so that no reply can go on")
+    check_limit(continue_to, sampling, [u.prompt for u in units], engine.info.context_length)
     found: list[Record] = []
     for batch in _parts(units, part):
         if not all(unit_key(k) in ledger.done for u in batch for k in u.keys):
             rows = _run(engine, batch, sampling, readout, needs, plain_loss)
-            for score in scores:
-                for concept in concepts:
-                    for row, value in zip(rows, score.values(rows, concept), strict=True):
-                        row["scores"].setdefault(score.name, {})[concept] = float(value)
+            _score(rows, scores, concepts)
             for unit, row in zip((k for u in batch for k in u.keys), rows, strict=True):
                 if unit_key(unit) not in ledger.done:
                     ledger.finish(unit, row)
+        if continue_to is not None:
+            longer = _go_on(engine, batch, ledger, sampling, continue_to, readout, plain_loss)
+            _score([row for _, row in longer], scores, concepts)
+            for unit, row in longer:
+                ledger.finish(unit, row)
         found += [ledger.done[unit_key(k)] for u in batch for k in u.keys]
         if advance is not None:
             advance(sum(u.n for u in batch))
+    warn_of_mixed_limits(found)
     return found
+
+
+def _score(rows: Sequence[Record], scores: Sequence[Scorer], concepts: Sequence[str]) -> None:
+    for score in scores if rows else ():
+        for concept in concepts:
+            for row, value in zip(rows, score.values(rows, concept), strict=True):
+                row["scores"].setdefault(score.name, {})[concept] = float(value)
 
 
 def _recipe(sampling: Sampling) -> Record:
@@ -192,7 +215,7 @@ def _run(
         requests = [Request(u.prompt, u.plan, replace(sampling, seed=u.seed), readout=readout) for u in batch]
         samples = [s for c in engine.generate(requests) for s in c.samples]
         for row, sample in zip(rows, samples, strict=True):
-            row |= _said(sample)
+            row |= _said(sample, sampling.max_tokens)
         if plain_loss:
             prompts = [u.prompt for u in batch for _ in range(u.n)]
             _add_plain_loss(engine, rows, prompts, [s.tokens for s in samples])
@@ -202,6 +225,36 @@ def _run(
                 if row["item"] == unit.item.id and row["condition"] == unit.condition.name:
                     row["continuations"] = logprobs
     return rows
+
+
+def _go_on(
+    engine: Engine,
+    batch: Sequence[_Unit],
+    ledger: Ledger,
+    sampling: Sampling,
+    limit: int,
+    readout: Readout | None,
+    plain_loss: bool,
+) -> list[tuple[Record, Record]]:
+    """(unit, row) of the part's replies that were cut and have not gone on yet, without scores."""
+    found = []
+    for u in batch:
+        for j, unit in enumerate(u.keys):
+            row = ledger.done[unit_key(unit)]
+            tokens = from_where(row, limit)
+            if tokens is not None:
+                found.append((unit, row, Begun(u.prompt, u.plan, tokens, u.seed, j)))
+    if all(row["limits"][-1] == limit for _, row, _ in found):
+        return []
+    whole = go_on(engine, [b for _, _, b in found], sampling, limit, readout)
+    rows = [longer_row(row, w, limit) for (_, row, _), w in zip(found, whole, strict=True)]
+    if plain_loss:
+        _add_plain_loss(engine, rows, [b.prompt for _, _, b in found], [w.tokens for w in whole])
+    return [
+        (unit, row)
+        for (unit, old, _), row in zip(found, rows, strict=True)
+        if old["limits"][-1] != limit  # the others stand in the ledger, and ran as batchmates
+    ]
 
 
 def _about(engine: Engine, unit: _Unit, sample: int) -> Record:
@@ -227,14 +280,17 @@ def _about(engine: Engine, unit: _Unit, sample: int) -> Record:
     }
 
 
-def _said(sample: Sample) -> Record:
-    """What a generated row keeps; `cut` says that it was ended by the token limit."""
+def _said(sample: Sample, limit: int) -> Record:
+    """What a generated row keeps; `cut` says that it was ended by the token limit, and goes on from its `ids`."""
     found: Record = {
         "text": sample.text,
         "tokens": len(sample.tokens),
         "cut": sample.finish == "length",
         "finite": bool(np.isfinite(sample.logprobs).all()),
+        "limits": [limit],
     }
+    if sample.finish == "length":
+        found["ids"] = list(sample.tokens)
     if sample.readings is not None:
         means = sample.readings.values.mean((0, 1))
         found["readings"] = {c: float(v) for c, v in zip(sample.readings.concepts, means, strict=True)}

@@ -43,6 +43,7 @@ class Bench:
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9))
     readout: Readout | None = None
     randoms: int = RANDOMS
+    continue_to: int | None = None
     seed: int = 0
     ledger: Ledger | None = None
     advance: Advance | None = None
@@ -98,7 +99,7 @@ class Bench:
         return measure(
             self.engine, items, conditions, self.concepts, [self.score],
             sampling=self.sampling, readout=self.readout, seed=self.seed, ledger=self.ledger,
-            plain_loss=self.fluency.name == "plain_nll", advance=self.advance,
+            plain_loss=self.fluency.name == "plain_nll", continue_to=self.continue_to, advance=self.advance,
         )  # fmt: skip
 
 

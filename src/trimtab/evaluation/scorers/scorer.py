@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.data.reading import SAMPLES, appended, records_of
+from trimtab.data.reading import records_of, rows_of_run
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import PlanLike
 from trimtab.errors import InputError, Mismatch, UnknownName
@@ -192,13 +192,10 @@ def _row(
 def read_answered(path: Path) -> list[Answered]:
     """Answers of a run folder, of JSON lines or of a JSON list: `question` (or `prompt`), `answer` (or `text`,
     `response`, `completion`), and perhaps `item`, `condition`, `finish`."""
-    records = appended(path / SAMPLES)[0] if path.is_dir() else records_of(path)
     found = []
-    for where, row in records:
+    for where, row in rows_of_run(path) if path.is_dir() else records_of(path):
         if not isinstance(row, Mapping):
             raise InputError(f"{where} is not an object")
-        if path.is_dir() and "error" in row:
-            continue
         try:
             found.append(answered(row))
         except InputError as error:
