@@ -111,7 +111,7 @@ def test_refinement_looks_between_and_beside():
 
 def test_cut_replies_and_missing_numbers_are_flagged():
     flagged = curve(1, [[0.0], [1.0], [np.nan]], cut=[0.02, 0.2, 0.0]).warnings
-    assert "raise --max-tokens" in flagged[0] and "not finite at doses +0.4" in flagged[1]
+    assert "--continue-to" in flagged[0] and "not finite at doses +0.4" in flagged[1]
     assert curve(1, [[0.0], [1.0], [1.0]], cut=[0.02, 0.05, 0.0]).warnings == ()
 
 

@@ -5,6 +5,7 @@ An evaluation is items, conditions and a score: `samples.measure` runs them and 
 items           prompts under stable names, with continuations where a score wants them
 conditions      what is done to the model: nothing, a plan, a random direction, words in front
 samples         rows of items under conditions, in shared batches, resumed after any kill
+continuation    replies that the token limit cut, gone on with to a larger one
 scorers         rows and answers to numbers, by name; `rescore` applies one to a finished run
 fluency         how well the model still writes under a condition; `coherence` is its trigram measure
 statistics      intervals, paired tests and corrections; the unit of resampling is the item

@@ -98,7 +98,7 @@ def _cut(sample: Sample, tokens: tuple[int, ...], text: str, new: int) -> Whole:
     return Whole(tokens, text, "stop", sample.logprobs[:new], read)
 
 
-# --- rows of a run, which keep `ids` (tokens), `cut` and every limit that they were given (`limits`)
+# --- rows of a run, which keep `ids` (tokens) where they were cut, and every limit that they were given (`limits`)
 
 
 def from_where(row: Mapping[str, Any], limit: int) -> tuple[int, ...] | None:
@@ -113,7 +113,12 @@ def from_where(row: Mapping[str, Any], limit: int) -> tuple[int, ...] | None:
     limits = row["limits"]
     if len(limits) > 1 and limits[-1] == limit:
         return tuple(row["ids"][: limits[-2]])
-    return tuple(row["ids"]) if row["cut"] and limits[-1] < limit else None
+    return tuple(row["ids"]) if is_cut(row) and limits[-1] < limit else None
+
+
+def is_cut(row: Mapping[str, Any]) -> bool:
+    """Whether a row's reply was ended by the limit (rollouts say how it ended instead)."""
+    return bool(row["cut"] if "cut" in row else row.get("finish") == "length")
 
 
 def longer_row(row: Mapping[str, Any], whole: Whole, limit: int) -> dict[str, Any]:
@@ -139,9 +144,9 @@ def longer_row(row: Mapping[str, Any], whole: Whole, limit: int) -> dict[str, An
 
 def warn_of_mixed_limits(rows: Sequence[Mapping[str, Any]]) -> None:
     """Say where some replies are cut at a limit beyond which others of the same run went on."""
-    limits = [r["limits"][-1] for r in rows if "limits" in r]
-    most = max(limits, default=0)
-    behind = [r["limits"][-1] for r in rows if r.get("cut") and r["limits"][-1] < most]
+    limited = [r for r in rows if "limits" in r]
+    most = max((r["limits"][-1] for r in limited), default=0)
+    behind = [r["limits"][-1] for r in limited if is_cut(r) and r["limits"][-1] < most]
     if behind:
         warnings.warn(
             f"{len(behind)} replies are cut at {max(behind)} tokens where others of this run went on to {most}: give "
