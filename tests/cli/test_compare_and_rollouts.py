@@ -77,6 +77,19 @@ def test_a_limit_that_is_not_larger_is_refused(refused, questions, tmp_path):
     assert "--continue-to belong to --dataset" in refused(*common, "--prompt", "we", "--continue-to", "9")
 
 
+def test_marks_of_two_scorers_are_never_compared(refused, trimtab, tmp_path):
+    files = []
+    for name in ("classifier on tfidf", "classifier on minilm"):
+        rows = [
+            {"item": i, "condition": "plain", "answer": "a", "tokens": 3, "mark": 0.5, "scorer": name}
+            for i in "ab"
+        ]
+        files.append(tmp_path / f"{name.split()[-1]}.jsonl")
+        files[-1].write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "classifier on tfidf; classifier on minilm" in refused("compare", *files)
+    assert trimtab("compare", *files, "--by", "tokens").code == 0  # a length has no scorer
+
+
 def test_a_torn_run_goes_on_to_the_same_rows(generate, tmp_path):
     whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
     argv = ("--scales", "0,2", "--temperature", "1", "--layers", "1")

@@ -1,6 +1,7 @@
 """`trimtab eval …` as a person types it, on planted truth."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from evaluation.planted_answers import PlantedEngine, direction
 from evaluation.small_dilemmas import FILE, small_dilemmas
 from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root
+from trimtab.data.reading import rows_of_run
 from trimtab.directions import ConceptVectors
 
 GAMMA = 0.5
@@ -76,6 +78,10 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
     assert all(
         r["missing"] == 0 for r in done.record["leaderboard"]["rows"]
     )  # "No<|endoftext|>" is an answer
+    kept = [row for _, row in rows_of_run(Path(done.record["run"]))]
+    assert {(r["model"], r["revision"], r["seed"]) for r in kept} == {("planted", "1", 0)}
+    assert all(len(r["items"]) == len(r["measured"]["log_ratio"]) == 40 and "dose" in r for r in kept)
+    assert {r["fingerprint"] for r in kept if r["unit"]["kind"] != "vector"} >= {"plain"}
     # The same command finds every cell in its run folder: an engine that cannot measure is not asked.
     planted.logits = lambda text, moved: (
         pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}

@@ -80,11 +80,13 @@ def _cosine_table(found: Sequence[Cosine]) -> Any:
 def _runs(desk: Desk, things: Sequence[str], by: str) -> None:
     from rich.table import Table
 
-    from trimtab.evaluation.rollouts.compare import by_condition, differences
+    from trimtab.evaluation.rollouts.compare import by_condition, check_one_scorer, differences
 
     conditions: dict[str, dict[str, float]] = {}
-    for thing in things:
-        rows = _replies(Path(thing))
+    replies = {thing: _replies(Path(thing)) for thing in things}
+    if by == "mark":
+        check_one_scorer([r for rows in replies.values() for r in rows])
+    for thing, rows in replies.items():
         prefix = f"{_short(thing)}: " if len(things) > 1 else ""
         for name, items in by_condition(rows, by, prefix).items():
             if name in conditions:

@@ -282,15 +282,32 @@ def _measure(
                 here = Measured.from_json(kept["measured"])
             else:
                 here = bench.measure(cell)
-                run.finish(unit, {"unit": unit, "measured": here.to_json(), "seed": desk.seed})
+                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
             if limit is not None and bench.goes_on(here, limit):
                 here = bench.go_on(cell, here, limit)
-                run.finish(unit, {"unit": unit, "measured": here.to_json(), "seed": desk.seed})
+                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
             if cell.kind == PLAIN:
                 check_plain(here)
             measured.append(here)
             bar.advance()
     return measured, str(run.folder)
+
+
+def _kept(
+    unit: dict[str, Any], here: Measured, bench: Bench, found: list[Dilemma], placing: Placing, seed: int
+) -> dict[str, Any]:
+    """What a run keeps of a cell: the items in the order of its numbers, and all that says where they come from."""
+    info = bench.engine.info
+    return {
+        "unit": unit,
+        "items": [{"dilemma": found[r.item].id, "sign": r.sign} for r in bench.rows],
+        placing.unit: unit["strength"],
+        "fingerprint": here.fingerprint,
+        "seed": seed,
+        "model": info.id,
+        "revision": info.revision,
+        "measured": here.to_json(),
+    }
 
 
 @verb("eval leaderboard")
