@@ -48,6 +48,48 @@ def test_rollouts_are_written_summarised_and_resumed(generate, tmp_path, monkeyp
     assert generate(*argv).record["conditions"] == done.record["conditions"]
 
 
+def test_cut_replies_go_on_in_the_same_run_to_what_a_longer_run_gives(generate, tmp_path, monkeypatch):
+    argv = ("--scales", "0,2", "-n", "2", "--temperature", "1", "--layers", "1", "--stop", "y")
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    first = generate(*argv, "-o", one, "--json")
+    short = [json.loads(line) for line in one.read_text().splitlines()]
+    assert {r["finish"] for r in short} == {"stop", "length"} and all(r["limits"] == [5] for r in short)
+    went = generate(*argv, "-o", one, "--continue-to", "12", "--json")
+    assert went.code == 0 and went.record["run"] == first.record["run"], went.err
+    assert generate(*argv, "-o", other, "--max-tokens", "12", "--json").record["run"] != went.record["run"]
+    rows, whole = ([json.loads(line) for line in f.read_text().splitlines()] for f in (one, other))
+    assert [r.pop("limits") for r in rows] == [[5, 12] if r["finish"] == "length" else [5] for r in short]
+    assert [r.pop("limits") for r in whole] == [[12]] * len(whole)
+    assert rows == whole
+    compared = generate(
+        *argv, "-o", one, "--json"
+    )  # without the flag: nothing is lost, and nothing is made again
+    assert compared.record["conditions"] == went.record["conditions"]
+    monkeypatch.setattr(
+        "trimtab.engines.reference.engine.ReferenceEngine._iterate", lambda *_: pytest.fail("made again")
+    )
+    assert generate(*argv, "-o", one, "--continue-to", "12", "--json").record["items"] == went.record["items"]
+
+
+def test_a_limit_that_is_not_larger_is_refused(refused, questions, tmp_path):
+    common = ("generate", "tiny", "--engine", "reference", "--runs-dir", tmp_path, "--max-tokens", "5")
+    assert "--continue-to is more than" in refused(*common, "--dataset", questions, "--continue-to", "5")
+    assert "--continue-to belong to --dataset" in refused(*common, "--prompt", "we", "--continue-to", "9")
+
+
+def test_marks_of_two_scorers_are_never_compared(refused, trimtab, tmp_path):
+    files = []
+    for name in ("classifier on tfidf", "classifier on minilm"):
+        rows = [
+            {"item": i, "condition": "plain", "answer": "a", "tokens": 3, "mark": 0.5, "scorer": name}
+            for i in "ab"
+        ]
+        files.append(tmp_path / f"{name.split()[-1]}.jsonl")
+        files[-1].write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "classifier on tfidf; classifier on minilm" in refused("compare", *files)
+    assert trimtab("compare", *files, "--by", "tokens").code == 0  # a length has no scorer
+
+
 def test_a_torn_run_goes_on_to_the_same_rows(generate, tmp_path):
     whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
     argv = ("--scales", "0,2", "--temperature", "1", "--layers", "1")

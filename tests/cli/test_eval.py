@@ -1,6 +1,7 @@
 """`trimtab eval …` as a person types it, on planted truth."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from evaluation.planted_answers import PlantedEngine, direction
 from evaluation.small_dilemmas import FILE, small_dilemmas
 from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root
+from trimtab.data.reading import rows_of_run
 from trimtab.directions import ConceptVectors
 
 GAMMA = 0.5
@@ -76,6 +78,10 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
     assert all(
         r["missing"] == 0 for r in done.record["leaderboard"]["rows"]
     )  # "No<|endoftext|>" is an answer
+    kept = [row for _, row in rows_of_run(Path(done.record["run"]))]
+    assert {(r["model"], r["revision"], r["seed"]) for r in kept} == {("planted", "1", 0)}
+    assert all(len(r["items"]) == len(r["measured"]["log_ratio"]) == 40 and "dose" in r for r in kept)
+    assert {r["fingerprint"] for r in kept if r["unit"]["kind"] != "vector"} >= {"plain"}
     # The same command finds every cell in its run folder: an engine that cannot measure is not asked.
     planted.logits = lambda text, moved: (
         pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
@@ -84,6 +90,31 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
     assert again.record["openings"] == done.record["openings"] and again.record["run"] == done.record["run"]
     board = trimtab("eval", "leaderboard", tmp_path / "one.json", tmp_path / "one.json", "--json")
     assert len(board.record["rows"]) == 10 and board.record["target"] == "honesty"
+
+
+def test_free_answers_that_were_cut_go_on(trimtab, refused, planted, honest, tmp_path):
+    """The answer stands behind three brackets: two tokens do not reach it, six do, however they are come by."""
+
+    def reply(text, moved):
+        said = text.rpartition("[assistant]")[2]
+        return ("(((No" if moved[0] >= 0 else "No")[len(said) :]
+
+    planted.reply = reply
+    argv = ("eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "1", "--random", "0",
+            "--runs-dir", tmp_path / "runs", *COMMON)  # fmt: skip
+    short = trimtab(*argv, "--free", "2", "--json")
+    missing = {r["condition"]: r["missing"] for r in short.record["leaderboard"]["rows"]}
+    assert missing["plain"] == missing["axis-0 +1"] == 1 and missing["axis-0 -1"] == 0
+    assert "from 0% to 100% between conditions" in short.err and "--continue-to" in short.err
+    went = trimtab(*argv, "--free", "2", "--continue-to", "6", "--json")
+    assert went.code == 0 and went.record["run"] == short.record["run"], went.err
+    whole = trimtab(*argv, "--free", "6", "--json")
+    assert went.record["leaderboard"] == whole.record["leaderboard"]
+    assert went.record["openings"] == whole.record["openings"]  # lengths and shares cut too
+    planted.reply = lambda text, moved: pytest.fail("written again")
+    again = trimtab(*argv, "--free", "2", "--continue-to", "6", "--json")
+    assert again.record["leaderboard"] == went.record["leaderboard"]
+    assert "--continue-to is more than --free" in refused(*argv, "--continue-to", "6")
 
 
 def test_the_table_for_a_reader(trimtab, planted, honest, tmp_path):

@@ -31,8 +31,8 @@ def sweep(trimtab, items, tmp_path, few_neutral_texts, monkeypatch):
 
     def call(*flags):
         return trimtab(
-            "sweep", "tiny", *flags, "--engine", "reference", "--items", items, "--runs-dir", tmp_path / "runs",
-            "--doses", "-0.3,0.3", "--max-tokens", 3,
+            "sweep", "tiny", "--engine", "reference", "--items", items, "--runs-dir", tmp_path / "runs",
+            "--doses", "-0.3,0.3", "--max-tokens", 3, *flags,
         )  # fmt: skip
 
     return call
@@ -73,6 +73,45 @@ def test_the_same_sweep_again_generates_nothing(sweep, joy, tmp_path):
     assert {k: v for k, v in second.record.items() if k != "wall_s"} == {
         k: v for k, v in first.record.items() if k != "wall_s"
     }
+
+
+def test_a_sweep_whose_replies_were_cut_goes_on_in_the_same_folder(sweep, trimtab, refused, joy, tmp_path):
+    """As one sweep with the larger limit, but for rounding; scoring again sees every reply once."""
+    argv = (joy, "--json", "--score", "projection", "--no-write", "--layers", "1-2", "--no-refine")
+    first = sweep(*argv)
+    (folder,) = (tmp_path / "runs").iterdir()
+    before = (folder / "samples.jsonl").read_bytes()
+    went = sweep(*argv, "--continue-to", 7)
+    assert went.code == 0 and went.record["run"] == str(folder) == first.record["run"], went.err
+    assert (folder / "samples.jsonl").read_bytes().startswith(before)
+    whole = sweep(*argv, "--max-tokens", 7)
+    assert whole.record["run"] != went.record["run"]
+    for k in ("final", "choice", "prefix", "steered_less_prefix", "tried"):
+        assert_close(went.record[k], whole.record[k], k)
+    with pytest.raises(AssertionError):
+        assert_close(went.record["final"], first.record["final"])
+    scored = trimtab("score", folder, "--score", "repetition", "--json")
+    assert scored.record["rows"] == len(before.splitlines())
+    limits = ("--max-tokens", 7, "--continue-to", 7)
+    other = ("--engine", "reference", "--runs-dir", tmp_path / "other", "--limit-items", 8)
+    assert "larger limit" in refused("sweep", "tiny", *argv, *other, *limits)
+
+
+def assert_close(one, other, where=""):
+    """Equal structures, numbers within rounding; words that show numbers are left out."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for k in one.keys() - {"reason"}:
+            assert_close(one[k], other[k], f"{where} {k}")
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_close(a, b, where)
+    elif isinstance(one, float):
+        # A bootstrap's bounds jump by a resample where rounding breaks a tie.
+        assert one == pytest.approx(other, abs=5e-3 if where.endswith(("low", "high")) else 1e-4), where
+    else:
+        assert one == other, where
 
 
 def test_a_corpus_is_swept_over_methods_streams_and_windows(sweep, joy_pairs, tmp_path):

@@ -12,7 +12,7 @@ from trimtab.engines.requests import Sampling
 from trimtab.evaluation.conditions import PLAIN, prefix, randoms, steered
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import measure
-from trimtab.evaluation.scores import ProjectionScore
+from trimtab.evaluation.scorers.projection import Projection
 from trimtab.readouts import Readout
 from trimtab.sites import Site
 
@@ -45,7 +45,7 @@ def evaluate(folder: Path, part: int = PART, fresh: bool = False):
             items,
             conditions,
             ["joy"],
-            [ProjectionScore()],
+            [Projection()],
             sampling=Sampling(max_tokens=3, temperature=1.0, n=2),
             readout=Readout.from_vectors(vectors, [Site(2)]),
             seed=5,

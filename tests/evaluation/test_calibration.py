@@ -13,7 +13,7 @@ from trimtab.errors import InputError, UnknownName
 from trimtab.evaluation.calibration import Search, calibrated, points_of, searches, solve
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.limits import LIMITS, Limit, limit_of, repeated
-from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.sign_check import check_signs
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.safe_range import SafeRangeWarning, beyond, safe_range, share
@@ -201,7 +201,7 @@ def test_the_sign_is_told_by_behaviour(sign, verdict):
     items = [
         Item.of(f"i{k} w1", id=f"i{k}", continuations={"joy": ["joy"], "other": ["other"]}) for k in range(8)
     ]
-    (check,) = check_signs(engine, engine.vectors(joy=row), {"joy": (Site(2), 0.3)}, items, LogprobScore())
+    (check,) = check_signs(engine, engine.vectors(joy=row), {"joy": (Site(2), 0.3)}, items, Logprob())
     assert check.verdict == verdict and check.to_json()["n"] == 8
     if sign:
         expected = 2 * sign * 0.3 * TYPICAL * engine.slope

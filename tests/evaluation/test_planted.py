@@ -8,7 +8,7 @@ from evaluation.planted import CALM, JOY, NULL, TYPICAL, WIDTH, PlantedEngine
 from trimtab.evaluation.conditions import PLAIN, steered
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import by_condition, item_scores, measure
-from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.slopes import slopes_of, study
 
 DOSES = [-0.5, -0.25, 0.0, 0.25, 0.5]
@@ -22,7 +22,7 @@ def table(engine, vectors, concept, target, count, layer=2, doses=DOSES, labels=
     """Scores [doses, items] of `target` while `concept` is steered, from one call of `measure`."""
     conditions = [steered(vectors, concept, d, [layer]) if d else PLAIN for d in doses]
     rows = by_condition(
-        measure(engine, items(count, *(labels or (target, "other"))), conditions, [target], [LogprobScore()])
+        measure(engine, items(count, *(labels or (target, "other"))), conditions, [target], [Logprob()])
     )
     return np.stack([item_scores(rows[c.name], "logprob", target) for c in conditions])
 
@@ -91,7 +91,7 @@ def test_the_coherence_range_is_where_it_was_planted(breaks):
     engine = PlantedEngine(breaks=breaks * TYPICAL)
     doses = [-0.8, -0.6, -0.4, -0.2, 0.0, 0.1, 0.3, 0.5, 0.7]
     conditions = [steered(engine.vectors(), "joy", d, [2]) if d else PLAIN for d in doses]
-    rows = by_condition(measure(engine, items(4, "joy", "other"), conditions, ["joy"], [LogprobScore()]))
+    rows = by_condition(measure(engine, items(4, "joy", "other"), conditions, ["joy"], [Logprob()]))
     # Junk takes the mass: the answers together hold next to nothing.
     mass = [
         np.exp(np.logaddexp(*(rows[c.name][0]["continuations"][k][0][0] for k in ("joy", "other"))))

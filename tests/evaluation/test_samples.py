@@ -18,7 +18,9 @@ from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.conditions import PLAIN, Condition, prefix, steered
 from trimtab.evaluation.items import Item, read_items
 from trimtab.evaluation.samples import Memory, by_condition, item_scores, measure
-from trimtab.evaluation.scores import LogprobScore, ProjectionScore, open_score
+from trimtab.evaluation.scorers import open_scorer
+from trimtab.evaluation.scorers.logprob import Logprob
+from trimtab.evaluation.scorers.projection import Projection
 
 ROWS = 84
 
@@ -126,7 +128,7 @@ def test_continuations_are_scored_without_generating():
     words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
     items = [Item.of(f"{s} feel really", id=s, continuations=words) for s in ("I", "we")]
     conditions = [PLAIN, *(steered(vectors, "joy", d, [2]) for d in (-0.5, 0.5))]
-    rows = measure(engine, items, conditions, ["joy"], [LogprobScore()])
+    rows = measure(engine, items, conditions, ["joy"], [Logprob()])
     assert all("text" not in r for r in rows)
     mean = [item_scores(own, "logprob", "joy").mean() for own in by_condition(rows).values()]
     assert mean[1] < mean[0] < mean[2]
@@ -138,21 +140,21 @@ def test_what_is_missing_is_refused_before_anything_runs():
     engine = load_engine("tiny", "reference")
     item = Item.of("I feel", id="a")
     with pytest.raises(InputError, match="continuations"):
-        measure(engine, [item], [PLAIN], ["joy"], [LogprobScore()])
+        measure(engine, [item], [PLAIN], ["joy"], [Logprob()])
     with pytest.raises(InputError, match="distinct ids"):
-        measure(engine, [item, item], [PLAIN], ["joy"], [ProjectionScore()])
+        measure(engine, [item, item], [PLAIN], ["joy"], [Projection()])
     with pytest.raises(InputError, match="distinct names"):
-        measure(engine, [item], [PLAIN, PLAIN], ["joy"], [ProjectionScore()])
+        measure(engine, [item], [PLAIN, PLAIN], ["joy"], [Projection()])
     with pytest.raises(InputError, match="at least one score"):
         measure(engine, [item], [PLAIN], ["joy"], [])
     with pytest.raises(InputError, match="without a readout"):
-        measure(engine, [item], [PLAIN], ["joy"], [ProjectionScore()])
+        measure(engine, [item], [PLAIN], ["joy"], [Projection()])
     with pytest.raises(InputError, match="one of plain"):
         Condition("x", "steer")
     with pytest.raises(LookupError, match="Did you mean 'logprob'"):
-        open_score("logprobs", ["joy"])
+        open_scorer("logprobs", ["joy"])
     with pytest.raises(LookupError, match="setting"):
-        open_score("logprob", ["joy"], {"file": "x"})
+        open_scorer("logprob", ["joy"], {"file": "x"})
 
 
 def test_items_have_names_that_order_does_not_change(tmp_path):
@@ -171,9 +173,12 @@ def test_items_have_names_that_order_does_not_change(tmp_path):
     file.write_text('{"prompt": "a", "messages": []}\n{"text": "x"}\n')
     with pytest.raises(FormatError, match="line 2"):
         read_items(file)
-    with pytest.raises(FormatError, match="no items"):
+    with pytest.raises(InputError, match="empty"):
         file.write_text("\n")
         read_items(file)
+    with pytest.raises(FormatError, match="no items of split 'eval'"):
+        file.write_text('{"prompt": "a"}\n')
+        read_items(file, split="eval")
 
 
 def test_a_prefix_stands_in_front_of_chats_and_texts():

@@ -18,7 +18,7 @@ from trimtab.evaluation.conditions import PLAIN, steered
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.limits import limit_of
 from trimtab.evaluation.samples import by_condition, item_scores, measure
-from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.slopes import slopes_of
 from trimtab.recipes import extract
 from trimtab.sites import Site
@@ -57,7 +57,7 @@ def engine(shared_models):
 def table(engine, vectors, concept, layer, doses, items):
     """y [doses, items]."""
     conditions = [steered(vectors, concept, d, [layer]) if d else PLAIN for d in doses]
-    rows = by_condition(measure(engine, items, conditions, ["happy"], [LogprobScore()]))
+    rows = by_condition(measure(engine, items, conditions, ["happy"], [Logprob()]))
     return np.stack([item_scores(rows[c.name], "logprob", "happy") for c in conditions])
 
 

@@ -13,7 +13,7 @@ from trimtab.evaluation.curves import Curve, Point
 from trimtab.evaluation.fluency import NeutralNll, PlainLoss
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import Memory
-from trimtab.evaluation.scores import LogprobScore
+from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
 from trimtab.evaluation.sweep_page import page
@@ -31,7 +31,7 @@ def items(start, count):
 def bench(engine, **files):
     ledger = Memory()
     files = files or {"planted": engine.vectors(joy=JOY)}
-    return Bench(engine, files, ("joy",), LogprobScore(), NeutralNll(engine, ledger, texts=2), ledger=ledger)
+    return Bench(engine, files, ("joy",), Logprob(), NeutralNll(engine, ledger, texts=2), ledger=ledger)
 
 
 def test_the_planted_layer_is_found_from_a_coarse_start():
@@ -133,7 +133,7 @@ def test_refinement_looks_between_and_beside():
 
 def test_cut_replies_and_missing_numbers_are_flagged():
     flagged = curve(1, [[0.0], [1.0], [np.nan]], cut=[0.02, 0.2, 0.0]).warnings
-    assert "raise --max-tokens" in flagged[0] and "not finite at doses +0.4" in flagged[1]
+    assert "--continue-to" in flagged[0] and "not finite at doses +0.4" in flagged[1]
     assert curve(1, [[0.0], [1.0], [1.0]], cut=[0.02, 0.05, 0.0]).warnings == ()
 
 
@@ -157,11 +157,11 @@ def test_a_layer_that_is_not_finite_is_left_out_with_the_reason():
 def test_a_bench_refuses_what_it_cannot_compare():
     engine = PlantedEngine()
     with pytest.raises(InputError, match="5 random directions"):
-        Bench(engine, {}, (), LogprobScore(), PlainLoss(), randoms=4)
+        Bench(engine, {}, (), Logprob(), PlainLoss(), randoms=4)
     bare = engine.vectors(joy=JOY)
     object.__setattr__(bare, "typical_norms", {})
     with pytest.raises(InputError, match="typical norms"):
-        Bench(engine, {"m": bare}, ("joy",), LogprobScore(), PlainLoss())
+        Bench(engine, {"m": bare}, ("joy",), Logprob(), PlainLoss())
     with pytest.raises(InputError, match="above 0"):
         b = bench(engine)
         sweep(b, grid(b.files, [0]), [], items(0, 2), [], [-0.2, 0.0])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trimtab.evaluation.calibration import Found, Search
     from trimtab.evaluation.items import Item
     from trimtab.evaluation.limits import Limit
-    from trimtab.evaluation.scores import Score
+    from trimtab.evaluation.scorers.scorer import Scorer
 
 #: Share of the prompts that the limit is solved on; the signs are checked on the rest.
 SOLVE = 1 / 2
@@ -220,7 +220,7 @@ def _signs(
     wanted: Sequence[Search],
     found: Sequence[Found],
     items: Sequence[Item],
-    score: Score,
+    score: Scorer,
     positions: Any,
     seed: int,
 ) -> list[Any]:

@@ -80,11 +80,13 @@ def _cosine_table(found: Sequence[Cosine]) -> Any:
 def _runs(desk: Desk, things: Sequence[str], by: str) -> None:
     from rich.table import Table
 
-    from trimtab.evaluation.rollouts.compare import by_condition, differences
+    from trimtab.evaluation.rollouts.compare import by_condition, check_one_scorer, differences
 
     conditions: dict[str, dict[str, float]] = {}
-    for thing in things:
-        rows = _replies(Path(thing))
+    replies = {thing: _replies(Path(thing)) for thing in things}
+    if by == "mark":
+        check_one_scorer([r for rows in replies.values() for r in rows])
+    for thing, rows in replies.items():
         prefix = f"{_short(thing)}: " if len(things) > 1 else ""
         for name, items in by_condition(rows, by, prefix).items():
             if name in conditions:
@@ -112,12 +114,13 @@ def _short(thing: str) -> str:
 
 def _replies(path: Path) -> list[Mapping[str, Any]]:
     """Records with an item; of a run folder its samples, without those that failed."""
-    from trimtab.data.reading import records_of
+    from trimtab.data.reading import records_of, rows_of_run
 
     file = path / "samples.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise FormatError(f"{path} is no run: there is no {file.name}")
-    rows = [row for _, row in records_of(file) if isinstance(row, Mapping) and "error" not in row]
+    records = rows_of_run(path) if path.is_dir() else records_of(file)
+    rows = [row for _, row in records if isinstance(row, Mapping) and "error" not in row]
     if not rows or not all("item" in r for r in rows):
         raise FormatError(f"{file} holds no replies: each needs an item, a condition and an answer")
     return rows

@@ -11,6 +11,7 @@ import click
 from trimtab.errors import FormatError, InputError
 from trimtab.records import finite
 
+from .evaluating import continue_option
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
@@ -69,6 +70,7 @@ PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
     default=0,
     help="Tokens of a free answer beside the forced one; 0: none.",
 )
+@continue_option
 @click.option(
     "--min-items", type=click.IntRange(2), default=20, help="Fewest dilemmas on a value to count it."
 )
@@ -113,6 +115,10 @@ def dilemmas(
     items = Items.of(found, rows)
     chosen = choosing(items, setup)
     placing, sizes = _placing(flags)
+    if flags["continue_to"] is not None and not 0 < flags["free"] < flags["continue_to"]:
+        raise InputError(
+            f"--continue-to is more than --free ({flags['free']} tokens), got {flags['continue_to']}"
+        )
     if output is not None:
         check_writable(output)
     cells = _cells(methods, sizes, placing, flags, desk.seed)
@@ -135,7 +141,8 @@ def dilemmas(
         from trimtab.evaluation.transfer.measurement import Bench
 
         bench = Bench.of(runner, rows, asking, free_tokens=flags["free"], seed=desk.seed)
-        measured, folder = _measure(desk, bench, cells, found, methods, placing)
+        bench.check_limit(flags["continue_to"])
+        measured, folder = _measure(desk, bench, cells, found, methods, placing, flags["continue_to"])
     from trimtab.evaluation.transfer.study import report
 
     done = report(items, cells, measured, setup, model)
@@ -248,6 +255,7 @@ def _measure(
     found: list[Dilemma],
     methods: dict[str, ConceptVectors],
     placing: Placing,
+    limit: int | None,
 ) -> tuple[list[Measured], str]:
     """Every cell, from the run folder where it is already there; the plain one first, which may refuse the rest."""
     from trimtab.evaluation.transfer.cells import PLAIN
@@ -274,12 +282,32 @@ def _measure(
                 here = Measured.from_json(kept["measured"])
             else:
                 here = bench.measure(cell)
-                run.finish(unit, {"unit": unit, "measured": here.to_json(), "seed": desk.seed})
+                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
+            if limit is not None and bench.goes_on(here, limit):
+                here = bench.go_on(cell, here, limit)
+                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
             if cell.kind == PLAIN:
                 check_plain(here)
             measured.append(here)
             bar.advance()
     return measured, str(run.folder)
+
+
+def _kept(
+    unit: dict[str, Any], here: Measured, bench: Bench, found: list[Dilemma], placing: Placing, seed: int
+) -> dict[str, Any]:
+    """What a run keeps of a cell: the items in the order of its numbers, and all that says where they come from."""
+    info = bench.engine.info
+    return {
+        "unit": unit,
+        "items": [{"dilemma": found[r.item].id, "sign": r.sign} for r in bench.rows],
+        placing.unit: unit["strength"],
+        "fingerprint": here.fingerprint,
+        "seed": seed,
+        "model": info.id,
+        "revision": info.revision,
+        "measured": here.to_json(),
+    }
 
 
 @verb("eval leaderboard")

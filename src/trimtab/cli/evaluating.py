@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
     from trimtab.evaluation.items import Item
-    from trimtab.evaluation.scores import Score
+    from trimtab.evaluation.scorers.scorer import Scorer
 
 
 def item_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,11 +41,18 @@ def score_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--score",
             default=None,
-            help="classifier, logprob or projection [default: see docs/evaluation.md].",
+            help="classifier, logprob, projection or repetition [default: see docs/evaluation.md].",
         ),
     ):
         function = option(function)
     return function
+
+
+#: `--continue-to`, which is no part of what a run is: the same command with it goes on in the same folder.
+continue_option = click.option(
+    "--continue-to", type=int, default=None, metavar="N",
+    help="Go on with replies that the token limit has cut, up to N tokens in all.",
+)  # fmt: skip
 
 
 def read_given_items(items: str | None, split: str | None, limit: int | None) -> list[Item] | None:
@@ -79,24 +86,25 @@ def choose_score(
     concepts: Sequence[str],
     items: Sequence[Item] | None,
     seed: int,
-) -> Score:
+) -> Scorer:
     """The score asked for; else what fits: `logprob` where items carry continuations, `classifier` for emotions of the
     embedded model, `projection` for everything else."""
-    from trimtab.evaluation.scores import open_score, read_labelled
+    from trimtab.evaluation.scorers import open_scorer
+    from trimtab.evaluation.scorers.classifier import read_labelled
 
     settings = settings_of(pairs, "--score-set")
     if name is None:
         name = "projection"
         if items and all(i.continuations for i in items):
             name = "logprob"
-        elif "labelled" in settings:
+        elif {"labelled", "corpus"} & set(settings):
             name = "classifier"
         elif model == "embedded":
             from trimtab import embedded
 
             labels = set(read_labelled(embedded.data("classifier.jsonl"))[1])
             name = "classifier" if set(concepts) <= labels else name
-    return open_score(name, concepts, settings, seed)
+    return open_scorer(name, concepts, settings, seed)
 
 
 def load_vectors(reference: str, seen: Glance, model: str) -> tuple[Path, ConceptVectors]:

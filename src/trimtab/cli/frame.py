@@ -32,7 +32,7 @@ from trimtab.errors import TrimtabError
 from .output import Output
 from .progress import Progress
 from .runs import Run
-from .settings import PRESENTATION, keys_of, load_settings, misspelt_environment, resolved
+from .settings import ADDING, PRESENTATION, keys_of, load_settings, misspelt_environment, resolved
 from .verbs import VERBS, VerbGroup
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -83,7 +83,7 @@ class Desk:
             self._runs_dir,
             self.verb,
             slug,
-            settings={k: v for k, v in self.settings.items() if k not in PRESENTATION},
+            settings={k: v for k, v in self.settings.items() if k not in PRESENTATION | ADDING},
             identity=identity or {},
             seed=self.seed,
             revision=revision,

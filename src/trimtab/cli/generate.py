@@ -65,9 +65,10 @@ def generate(desk: Desk, model: str, engine: str, output: Path | None, dry_run: 
     if flags["dataset"] is not None:
         rollouts(desk, model, engine, output, dry_run, flags)
         return
-    if output is not None or flags["scales"] or flags["limit"] or flags["match_norm"] != "learned":
+    given = (output, flags["scales"], flags["limit"], flags["continue_to"])
+    if any(given) or flags["match_norm"] != "learned":
         raise InputError(
-            "-o, --scales, --match-norm and --limit belong to --dataset; give it, or leave them out"
+            "-o, --scales, --match-norm, --limit and --continue-to belong to --dataset; give it, or leave them out"
         )
     from trimtab.engines.requests import Request, Sampling
     from trimtab.sites import STREAMS

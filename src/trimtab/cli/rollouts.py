@@ -12,6 +12,7 @@ import click
 from trimtab.errors import InputError, MissingDependency
 from trimtab.records import finite
 
+from .evaluating import continue_option
 from .frame import Desk
 from .models import glance, open_engine, spoken_warnings
 from .places import check_writable
@@ -30,6 +31,7 @@ def rollout_options(function: Any) -> Any:
     """The flags of `--dataset`, beside those of a single generation."""
     for option in (
         click.option("--batch", type=click.IntRange(1), default=64, help="With --dataset: replies made at a time."),
+        continue_option,
         click.option("--limit", type=click.IntRange(1), default=None, help="With --dataset: first N questions."),
         click.option(
             "--match-norm", default="learned", metavar="learned|unit|NAME",
@@ -61,6 +63,10 @@ def rollouts(
     from . import steering
 
     _check(flags, output)
+    if flags["continue_to"] is not None and flags["continue_to"] <= flags["max_tokens"]:
+        raise InputError(
+            f"--continue-to is more than --max-tokens ({flags['max_tokens']}), got {flags['continue_to']}"
+        )
     questions = load_questions(flags["dataset"])[: flags["limit"]]
     vectors = _vectors(flags["steer"], model, engine, flags["layers"])
     scales = parse_scales(flags["scales"], list(vectors)) if vectors else {}
@@ -132,7 +138,7 @@ def _parquet() -> Any:
 
 def write(rows: Sequence[Mapping[str, Any]], target: Path) -> None:
     """One record per reply, as JSON lines or parquet."""
-    plain = [finite({k: v for k, v in r.items() if k != "key"}) for r in rows]
+    plain = [finite({k: v for k, v in r.items() if k not in ("key", "ids")}) for r in rows]
     if target.suffix == ".parquet":
         table, parquet = _parquet()
         parquet.write_table(table.from_pylist(plain), target)
@@ -163,7 +169,8 @@ def _make(
     flags: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], Path]:
     """Every reply, from the run folder where it is already there."""
-    from trimtab.evaluation.rollouts.run import replies
+    from trimtab.evaluation.continuation import warn_of_mixed_limits
+    from trimtab.evaluation.rollouts.run import Asking, longer, replies
 
     from .runs import unit_key
 
@@ -179,11 +186,16 @@ def _make(
     with run, desk.progress("rollouts", len(todo)) as bar:
         missing = [r for r in todo if unit_key(r.unit()) not in run.done]
         bar.advance(len(todo) - len(missing))
-        options = {"chat": chat, "system": flags["system"], "batch": flags["batch"]}
-        for rollout, record in replies(runner, missing, sampling, **options):
+        asking = Asking(sampling, chat, flags["system"], flags["batch"])
+        for rollout, record in replies(runner, missing, asking):
             run.finish(rollout.unit(), record)
             bar.advance()
+        if flags["continue_to"] is not None:
+            made = [(r, run.done[unit_key(r.unit())]) for r in todo]
+            for rollout, record in longer(runner, made, asking, flags["continue_to"]):
+                run.finish(rollout.unit(), record)
         rows = [run.done[unit_key(r.unit())] for r in todo]
+    warn_of_mixed_limits(rows)
     return rows, run.folder
 
 

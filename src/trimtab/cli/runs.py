@@ -116,20 +116,18 @@ class Run:
 
     def _recover(self) -> None:
         """Read the finished units; a last line torn by a kill is cut off."""
-        self._samples.seek(0)
-        lines = self._samples.read().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            self._samples.truncate(sum(map(len, lines[:-1])))
-            lines.pop()
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                key = record["key"]
-            except (ValueError, KeyError, TypeError):
-                where = f"{self.folder / 'samples.jsonl'} line {number}"
-                raise FormatError(f"{where} is not a record. Use --fresh to begin a new run.") from None
+        from trimtab.data.reading import appended  # a start that resumes nothing should not pay for it
+
+        try:
+            records, whole = appended(self.folder / "samples.jsonl")
+        except FormatError as error:
+            raise FormatError(f"{error}. Use --fresh to begin a new run.") from error
+        self._samples.truncate(whole)
+        for where, record in records:
+            if not isinstance(record, dict) or "key" not in record:
+                raise FormatError(f"{where} is not a record. Use --fresh to begin a new run.")
             if "error" not in record:
-                self.done[key] = record
+                self.done[record["key"]] = record
 
     def _write_about(self, status: str, **more: Any) -> None:
         counts = {"done": len(self.done), "failed": len(self.failed)}

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @verb("score")
 @click.argument("run", metavar="RUN|TRACES")
-@click.option("--score", default=None, help="classifier, logprob or projection; see docs/evaluation.md.")
+@click.option(
+    "--score", default=None, help="classifier, logprob, projection or repetition; see docs/evaluation.md."
+)
 @click.option("--score-set", multiple=True, metavar="KEY=VALUE", help="Set a knob of the score.")
 @click.option(
     "--concept", multiple=True, help="Concepts to score [default: those of the run]; may be repeated."
@@ -47,12 +49,12 @@ def score(
         return _judge_rules(desk, Path(run), rules)
     assert score is not None
     from trimtab.evaluation.rescore import concepts_of, read_rows, rescore, summary
-    from trimtab.evaluation.scores import open_score
+    from trimtab.evaluation.scorers import open_scorer
     from trimtab.records import json_line
 
     rows = read_rows(run)
     concepts = list(concept) or concepts_of(rows)
-    opened = open_score(score, concepts, settings_of(score_set, "--score-set"), desk.seed)
+    opened = open_scorer(score, concepts, settings_of(score_set, "--score-set"), desk.seed)
     scored = rescore(rows, opened, concepts)
     lines = summary(scored, score, concepts, desk.seed)
     folder = Path(run)
@@ -111,10 +113,11 @@ def _table(lines: list[Line], name: str) -> Any:
     for x in lines:
         if x.kind == "random":
             continue  # one line per direction would drown the rest; the files have them
-        d = x.difference
+        v, d = x.value, x.difference
         table.add_row(
-            Text(x.condition), Text(x.concept), f"{x.dose:+.3g}", f"{x.value.mean:.3f}",
-            f"[{x.value.low:.3f}, {x.value.high:.3f}]", "" if d is None else f"{d.mean:+.3f}",
-            "" if d is None else f"[{d.low:+.3f}, {d.high:+.3f}]", str(x.value.n),
+            Text(x.condition), Text(x.concept), f"{x.dose:+.3g}", "–" if v is None else f"{v.mean:.3f}",
+            "" if v is None else f"[{v.low:.3f}, {v.high:.3f}]", "" if d is None else f"{d.mean:+.3f}",
+            "" if d is None else f"[{d.low:+.3f}, {d.high:+.3f}]", f"{0 if v is None else v.n}"
+            + (f" ({x.missing} missing)" if x.missing else ""),
         )  # fmt: skip
     return table

@@ -22,6 +22,9 @@ PREFIX = "TRIMTAB_"
 # They choose how a run is shown or where settings come from, never what it computes.
 PRESENTATION = frozenset({"config", "debug", "fresh", "json", "quiet", "runs_dir"})
 
+# They add to the units of a run and leave what is finished as it is: the run folder stays the same with them.
+ADDING = frozenset({"continue_to"})
+
 
 def key_of(param: click.Parameter) -> str:
     """The key of a flag or argument: its longest spelling, with underscores."""

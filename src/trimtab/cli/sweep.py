@@ -17,6 +17,7 @@ from trimtab.extraction import DEFAULT
 from . import sweep_output as said_of
 from .evaluating import (
     choose_score,
+    continue_option,
     item_options,
     load_vectors,
     read_given_items,
@@ -64,6 +65,7 @@ COARSE = 12
 @click.option("--no-refine", is_flag=True, help="Leave out the second look around the best cell.")
 @click.option("--no-write", is_flag=True, help="Leave the vector file as it is.")
 @click.option("--max-tokens", type=int, default=48, help="Most tokens of a reply.")
+@continue_option
 @click.option("--temperature", type=float, default=0.7, help="0 is greedy.")
 @click.option("--top-p", type=float, default=0.9, help="Nucleus to sample from.")
 @click.option("-n", "--samples", type=int, default=1, help="Replies per prompt and condition.")
@@ -271,7 +273,8 @@ class _Ask:
                 runner, files, tuple(self.concepts), score, _fluency(runner, self.model, score, run),
                 sampling=Sampling(f["max_tokens"], f["temperature"], f["top_p"], n=f["samples"]),
                 readout=_readout(files) if score.needs == "readings" else None,
-                randoms=f["randoms"], seed=self.desk.seed, ledger=run, advance=bar.advance,
+                randoms=f["randoms"], continue_to=f["continue_to"], seed=self.desk.seed, ledger=run,
+                advance=bar.advance,
             )  # fmt: skip
             cells, candidates = self.cells(files, runner.info.n_layers)
             words = {**_personas(self.model), **self.words}

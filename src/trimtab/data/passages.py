@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.contrast import Item, check_messages
-from trimtab.data.reading import json_of, parse, text_of
+from trimtab.data.reading import json_of, numbered, text_of
 from trimtab.errors import FormatError, InputError
 
 #: Where records keep their text, and where their messages, in the order of preference.
@@ -64,9 +64,7 @@ def split_passages(text: str, name: str, blocks: bool = False) -> list[Passage]:
 
 def _of_file(path: Path, blocks: bool) -> Iterator[Passage]:
     if path.suffix == ".jsonl":
-        for n, line in enumerate(text_of(path).splitlines(), 1):
-            if line.strip():
-                yield _of_record(parse(line, path, n), f"{path.name}:{n}")
+        yield from (_of_record(record, f"{path.name}:{n}") for n, record in numbered(path))
     elif path.suffix == ".json":
         found = json_of(path)
         if isinstance(found, list) and not _is_chat(found):

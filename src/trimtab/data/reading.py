@@ -9,6 +9,9 @@ from typing import Any
 
 from trimtab.errors import FormatError, InputError
 
+#: The append-only rows in a run folder.
+SAMPLES = "samples.jsonl"
+
 
 def text_of(path: Path) -> str:
     """A file's text; an empty, unreadable or binary file is an error in words."""
@@ -84,10 +87,49 @@ def records_of(path: Path) -> Iterator[tuple[str, Any]]:
             raise FormatError(f"{path} must hold a list, not a {type(rows).__name__}")
         yield from ((f"{path} entry {i}", row) for i, row in enumerate(rows, start=1))
         return
+    yield from ((f"{path} line {number}", row) for number, row in numbered(path))
+
+
+def numbered(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, record) of a file of JSON lines; blank lines are passed over, and counted."""
     # Not splitlines(): JSON text may hold U+2028 and its kin unescaped, and they end no line of the file.
     for number, line in enumerate(text_of(path).split("\n"), start=1):
         if line.strip():
-            yield f"{path} line {number}", parse(line, path, number)
+            yield number, parse(line, path, number)
+
+
+def appended(path: Path) -> tuple[list[tuple[str, Any]], int]:
+    """(where, record) of every whole line of an append-only file, and how many bytes the whole lines take.
+
+    What follows the last line break is a record that a kill has torn: it is left out, and whoever appends next cuts the
+    file there first. A broken line before it is an error.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}") from error
+    whole = content.rfind(b"\n") + 1
+    found = []
+    for number, line in enumerate(content[:whole].split(b"\n"), start=1):
+        if line.strip():
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise FormatError(f"{path} line {number} is not UTF-8 text: {error.reason}") from error
+            found.append((f"{path} line {number}", parse(text, path, number)))
+    return found, whole
+
+
+def rows_of_run(folder: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where, record) of every finished unit of a run folder, in the order in which they were finished first. The last
+    record of a unit counts: a reply that went on to a larger limit stands in the file twice."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for where, row in appended(folder / SAMPLES)[0]:
+        if not isinstance(row, Mapping) or "key" not in row:
+            raise FormatError(f"{where} is not a record of a run: it has no key")
+        if "error" not in row:
+            found[row["key"]] = where, row
+    return list(found.values())
 
 
 def first_record(path: Path) -> Mapping[str, Any]:

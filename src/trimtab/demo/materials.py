@@ -12,8 +12,9 @@ from typing import Any
 
 from trimtab.data import load
 from trimtab.data.contrast import Contrast
+from trimtab.data.reading import records_of
 from trimtab.demo.settings import NEUTRAL, DemoSettings
-from trimtab.errors import FormatError
+from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.coherence import Reference
 
 Messages = tuple[Mapping[str, str], ...]
@@ -100,8 +101,8 @@ class Materials:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        return [row for _, row in records_of(path)]
+    except InputError as error:
         raise FormatError(f"{path} cannot be read: {error}; reinstall trimtab") from error
 
 

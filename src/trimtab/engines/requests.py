@@ -26,6 +26,9 @@ PlanLike = SteeringPlan | ResolvedPlan | None
 class Sampling:
     """How tokens are chosen. Temperature 0 is greedy. A seed makes sample j of a request the same in any
     batch.
+
+    `resumes` (sample, tokens) says that the prompt ends in so many tokens of that sample of an earlier request with
+    this seed: random numbers go on where it stopped. vLLM cannot wind its own forward, and draws on from others.
     """
 
     max_tokens: int = 64
@@ -36,9 +39,12 @@ class Sampling:
     n: int = 1
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    resumes: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if self.resumes is not None:
+            object.__setattr__(self, "resumes", tuple(self.resumes))
         checks = (
             (self.max_tokens >= 1, "max_tokens is at least 1"),
             (self.temperature >= 0, "temperature is 0 (greedy) or more"),
@@ -46,6 +52,11 @@ class Sampling:
             (self.top_k >= 0, "top_k is 0 (off) or more"),
             (self.n >= 1, "n is at least 1"),
             (all(self.stop), "a stop string is not empty"),
+            (self.resumes is None or self.n == 1, "what goes on is one sample: n is 1"),
+            (
+                self.resumes is None or (len(self.resumes) == 2 and min(self.resumes) >= 0),
+                "resumes is a sample and a number of tokens",
+            ),
         )
         for good, rule in checks:
             if not good:

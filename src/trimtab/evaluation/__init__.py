@@ -5,7 +5,8 @@ An evaluation is items, conditions and a score: `samples.measure` runs them and 
 items           prompts under stable names, with continuations where a score wants them
 conditions      what is done to the model: nothing, a plan, a random direction, words in front
 samples         rows of items under conditions, in shared batches, resumed after any kill
-scores          rows to numbers, by name; `rescore` applies one to a finished run
+continuation    replies that the token limit cut, gone on with to a larger one
+scorers         rows and answers to numbers, by name; `rescore` applies one to a finished run
 fluency         how well the model still writes under a condition; `coherence` is its trigram measure
 statistics      intervals, paired tests and corrections; the unit of resampling is the item
 dose_response   rows over doses and the line through them; `slopes` what each item says
@@ -16,7 +17,6 @@ materials       prompts for models that bring none
 classifier      calibrated posteriors of a concept given a text
 log_ratio       log-odds of two answers at a forced slot, with the probability mass that both together hold
 answers         answers that the model writes itself, and the log-ratio at their own token
-scorers         what an answer is worth: judge, classifier, perplexity, repetition, letters
 transfer        dilemmas: target and other values, strength chosen off the items, leaderboard
 readout         does a direction read corpora it was not made from; steer one concept, read all
 rollouts        questions × vectors × scales × samples; vectors and runs compared

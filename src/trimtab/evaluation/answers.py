@@ -52,12 +52,12 @@ def find_answer(text: str, pattern: re.Pattern[str] = FIRST, thinking: bool = Fa
 @dataclass(frozen=True, eq=False)
 class Written:
     """One entry per item: `said` ("yes", "no" or None), the whole text with its special tokens, why it ended, its
-    number of tokens, and the log-ratio, mass and entropy at the answer's own token (NaN where it is missing)."""
+    tokens, and the log-ratio, mass and entropy at the answer's own token (NaN where it is missing)."""
 
     said: tuple[str | None, ...]
     texts: tuple[str, ...]
     finish: tuple[str, ...]
-    lengths: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
     ratios: LogRatios
 
     @property
@@ -95,19 +95,20 @@ def written(
         done = engine.generate([Request(p, plan, options) for p, plan in zip(prompts[rows], plans[rows])])
         samples += [c.samples[0] for c in done]
     texts = [engine.decode(s.tokens, special=True) for s in samples]
-    found = [find_answer(t, pattern, thinking=_thinks(p)) for t, p in zip(texts, prompts, strict=True)]
+    found = [find_answer(t, pattern, thinking=thinks(p)) for t, p in zip(texts, prompts, strict=True)]
     read = found if ratios else [None] * len(found)
     table = _at_answers(engine, prompts, choices, plans, samples, read, batch)
     return Written(
         tuple(None if f is None else f.said for f in found),
         tuple(texts),
         tuple(s.finish for s in samples),
-        tuple(len(s.tokens) for s in samples),
+        tuple(s.tokens for s in samples),
         table,
     )
 
 
-def _thinks(prompt: Prompt) -> bool:
+def thinks(prompt: Prompt) -> bool:
+    """Whether a prompt ends in reasoning that it has opened."""
     return (prompt.text or "").rstrip().endswith(OPENED)
 
 

@@ -104,7 +104,7 @@ class Curve:
         if cuts and max(cuts) - min(cuts) > CUT_GAP + 1e-9:
             found.append(
                 f"{min(cuts):.0%} to {max(cuts):.0%} of replies are cut at the token limit, depending on the dose: "
-                "raise --max-tokens"
+                "the same command with --continue-to N goes on with them"
             )
         broken = [p.dose for p in self.points if not p.finite]
         if broken:

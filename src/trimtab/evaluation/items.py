@@ -9,7 +9,6 @@ A file of items is JSONL. A row has "messages" (a chat) or "prompt" (bare text),
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.reading import records_of
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import Message
 from trimtab.engines.surface import check_messages
@@ -48,6 +48,11 @@ class Item:
         if any(not texts or not all(texts) for texts in after.values()):
             raise InputError(f"every label of an item's continuations needs texts, got {after}")
         return cls(id or unit_key([what, after])[:12], what, after)
+
+    @property
+    def question(self) -> str:
+        """The text, or the last turn."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
 
     def encode(self, engine: Engine, system: str | None = None) -> Prompt:
         """The prompt's tokens. `system` is a system message in front of a chat, and plain words in front of text."""
@@ -82,16 +87,13 @@ def read_items(
     if not file.is_file():
         raise FormatError(f"no such file of items: {file}")
     found: dict[str, Item] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for where, row in records_of(file):
         try:
-            row = json.loads(line)
             if split is not None and row.get("split") != split:
                 continue
             item = _item(row)
         except (ValueError, TypeError, AttributeError) as error:
-            raise FormatError(f"{file} line {number} is not an item: {error}") from error
+            raise FormatError(f"{where} is not an item: {error}") from error
         found.setdefault(item.id, item)
         if limit is not None and len(found) == limit:
             break

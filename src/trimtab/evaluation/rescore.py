@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.data.reading import SAMPLES, rows_of_run
 from trimtab.errors import FormatError, InputError
 from trimtab.evaluation.samples import Record, by_condition, item_scores
-from trimtab.evaluation.scores import Score
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 #: What a row must hold for a score that needs this.
@@ -22,23 +22,13 @@ HOLDS = {"text": "text", "continuations": "continuations", "readings": "readings
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Record]:
     """The scored rows of a run folder, in order; a last line that a kill has torn is left out."""
-    file = Path(folder) / "samples.jsonl"
+    file = Path(folder) / SAMPLES
     if not file.is_file():
         raise FormatError(f"{folder} is no run folder: it has no samples.jsonl")
-    lines = file.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    found: dict[str, Record] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if "item" in row and "condition" in row and "error" not in row:
-                found[row["key"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"{file} line {number} is not a record: {error}") from error
+    found = [dict(row) for _, row in rows_of_run(Path(folder)) if "item" in row and "condition" in row]
     if not found:
         raise FormatError(f"{file} holds no rows of an evaluation; `trimtab sweep` writes such a run")
-    return list(found.values())
+    return found
 
 
 def concepts_of(rows: Sequence[Record]) -> list[str]:
@@ -48,14 +38,16 @@ def concepts_of(rows: Sequence[Record]) -> list[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """One condition and concept: mean over items, and its difference from the plain model on the same items."""
+    """One condition and concept: mean over the items that have a number, and its difference from the plain model on the
+    items that both have; `missing` items have none, and with no item left there is no value."""
 
     condition: str
     kind: str
     concept: str
     dose: float
-    value: Estimate
+    value: Estimate | None
     difference: Estimate | None
+    missing: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -64,12 +56,13 @@ class Line:
             "kind": self.kind,
             "concept": self.concept,
             "dose": self.dose,
-            **vars(self.value),
+            **({} if self.value is None else vars(self.value)),
+            "missing": self.missing,
             "less_plain": None if self.difference is None else vars(self.difference),
         }
 
 
-def rescore(rows: Sequence[Record], score: Score, concepts: Sequence[str]) -> list[Record]:
+def rescore(rows: Sequence[Record], score: Scorer, concepts: Sequence[str]) -> list[Record]:
     """Copies of the rows with the score's numbers added (older scores stay)."""
     lacking = [r for r in rows if HOLDS[score.needs] not in r]
     if lacking:
@@ -91,14 +84,16 @@ def summary(rows: Sequence[Record], score: str, concepts: Sequence[str], seed: i
     for name, own in by.items():
         for concept in _about(own[0], concepts):
             values = item_scores(own, score, concept)
-            if not np.isfinite(values).all():
-                continue
+            kept = np.isfinite(values)
             base = plain.get(_items(own))
             difference = None
             if base is not None and base is not own:
-                difference = paired_difference(values, item_scores(base, score, concept), seed=seed)
-            estimate = mean_interval(values, seed=seed)
-            found.append(Line(name, own[0]["kind"], concept, own[0]["dose"], estimate, difference))
+                before = item_scores(base, score, concept)
+                both = kept & np.isfinite(before)
+                difference = paired_difference(values[both], before[both], seed=seed) if both.any() else None
+            estimate = mean_interval(values[kept], seed=seed) if kept.any() else None
+            missing = int((~kept).sum())
+            found.append(Line(name, own[0]["kind"], concept, own[0]["dose"], estimate, difference, missing))
     return found
 
 

@@ -8,9 +8,8 @@ trace does not give are not judged on it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.data.reading import records_of
 from trimtab.errors import InputError
 from trimtab.rules import UNITS, Firing, Rule, Watch
 
@@ -81,22 +81,14 @@ class Trace:
 def read_traces(path: Path) -> list[Trace]:
     """Traces of a JSONL file."""
     found = []
-    for n, line in enumerate(_lines(path), 1):
+    for where, row in records_of(path):
         try:
-            found.append(Trace.from_json(json.loads(line)))
+            found.append(Trace.from_json(row))
         except ValueError as error:
-            raise InputError(f"{path}, line {n}: {error}") from error
+            raise InputError(f"{where}: {error}") from error
     if not found:
         raise InputError(f"{path} holds no traces")
     return found
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return (line for line in text.split("\n") if line.strip())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,8 +21,17 @@ from trimtab.engines.base import Engine
 from trimtab.engines.requests import Request, Sample, Sampling, ScoreRequest
 from trimtab.errors import InputError
 from trimtab.evaluation.conditions import Condition, check_conditions
+from trimtab.evaluation.continuation import (
+    Begun,
+    check_limit,
+    from_where,
+    go_on,
+    longer_row,
+    warn_of_mixed_limits,
+)
 from trimtab.evaluation.items import Item, check_items
 from trimtab.evaluation.limits import repeated
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
@@ -54,15 +63,6 @@ class Memory:
         self.done[key] = {"key": key, **record}
 
 
-class Scoring(Protocol):
-    """What `measure` must know of a score: what it reads, its name, and the numbers it gives (`evaluation.scores`)."""
-
-    name: ClassVar[str]
-    needs: ClassVar[str]
-
-    def values(self, rows: Sequence[Record], concept: str) -> np.ndarray: ...
-
-
 @dataclass(frozen=True, eq=False)
 class _Unit:
     """One (condition, item): `n` rows."""
@@ -86,7 +86,7 @@ def measure(
     items: Sequence[Item],
     conditions: Sequence[Condition],
     concepts: Sequence[str],
-    scores: Sequence[Scoring],
+    scores: Sequence[Scorer],
     *,
     sampling: Sampling | None = None,
     readout: Readout | None = None,
@@ -94,13 +94,15 @@ def measure(
     ledger: Ledger | None = None,
     part: int = PART,
     plain_loss: bool = False,
+    continue_to: int | None = None,
     advance: Advance | None = None,
 ) -> list[Record]:
     """Rows of every (condition, item, sample), scored for every concept; finished ones come from the ledger.
 
     Where every score reads continuations nothing is generated. `readout` is read at each generated token and its
     mean kept. `plain_loss` also keeps how likely the plain model finds each text (`evaluation.fluency`), which costs
-    a pass. `advance(rows)` counts rows, kept ones too.
+    a pass. Replies that `sampling.max_tokens` cut go on to `continue_to` tokens in all: their rows keep their keys and
+    both limits. `advance(rows)` counts rows, kept ones too.
     """
     ledger = ledger or Memory()
     needs = {s.needs for s in scores}
@@ -119,21 +121,34 @@ def measure(
         **({"plain_loss": True} if plain_loss else {}),
     }
     units = list(_units(engine, check_items(items), check_conditions(conditions), sampling.n, seed, receipt))
+    if continue_to is not None and forced:
+        raise InputError("nothing is generated for these scores, so that no reply can go on")
+    check_limit(continue_to, sampling, [u.prompt for u in units], engine.info.context_length)
     found: list[Record] = []
     for batch in _parts(units, part):
         if not all(unit_key(k) in ledger.done for u in batch for k in u.keys):
             rows = _run(engine, batch, sampling, readout, needs, plain_loss)
-            for score in scores:
-                for concept in concepts:
-                    for row, value in zip(rows, score.values(rows, concept), strict=True):
-                        row["scores"].setdefault(score.name, {})[concept] = float(value)
+            _score(rows, scores, concepts)
             for unit, row in zip((k for u in batch for k in u.keys), rows, strict=True):
                 if unit_key(unit) not in ledger.done:
                     ledger.finish(unit, row)
+        if continue_to is not None:
+            longer = _go_on(engine, batch, ledger, sampling, continue_to, readout, plain_loss)
+            _score([row for _, row in longer], scores, concepts)
+            for unit, row in longer:
+                ledger.finish(unit, row)
         found += [ledger.done[unit_key(k)] for u in batch for k in u.keys]
         if advance is not None:
             advance(sum(u.n for u in batch))
+    warn_of_mixed_limits(found)
     return found
+
+
+def _score(rows: Sequence[Record], scores: Sequence[Scorer], concepts: Sequence[str]) -> None:
+    for score in scores if rows else ():
+        for concept in concepts:
+            for row, value in zip(rows, score.values(rows, concept), strict=True):
+                row["scores"].setdefault(score.name, {})[concept] = float(value)
 
 
 def _recipe(sampling: Sampling) -> Record:
@@ -200,7 +215,7 @@ def _run(
         requests = [Request(u.prompt, u.plan, replace(sampling, seed=u.seed), readout=readout) for u in batch]
         samples = [s for c in engine.generate(requests) for s in c.samples]
         for row, sample in zip(rows, samples, strict=True):
-            row |= _said(sample)
+            row |= _said(sample, sampling.max_tokens)
         if plain_loss:
             prompts = [u.prompt for u in batch for _ in range(u.n)]
             _add_plain_loss(engine, rows, prompts, [s.tokens for s in samples])
@@ -212,12 +227,43 @@ def _run(
     return rows
 
 
+def _go_on(
+    engine: Engine,
+    batch: Sequence[_Unit],
+    ledger: Ledger,
+    sampling: Sampling,
+    limit: int,
+    readout: Readout | None,
+    plain_loss: bool,
+) -> list[tuple[Record, Record]]:
+    """(unit, row) of the part's replies that were cut and have not gone on yet, without scores."""
+    found = []
+    for u in batch:
+        for j, unit in enumerate(u.keys):
+            row = ledger.done[unit_key(unit)]
+            tokens = from_where(row, limit)
+            if tokens is not None:
+                found.append((unit, row, Begun(u.prompt, u.plan, tokens, u.seed, j)))
+    if all(row["limits"][-1] == limit for _, row, _ in found):
+        return []
+    whole = go_on(engine, [b for _, _, b in found], sampling, limit, readout)
+    rows = [longer_row(row, w, limit) for (_, row, _), w in zip(found, whole, strict=True)]
+    if plain_loss:
+        _add_plain_loss(engine, rows, [b.prompt for _, _, b in found], [w.tokens for w in whole])
+    return [
+        (unit, row)
+        for (unit, old, _), row in zip(found, rows, strict=True)
+        if old["limits"][-1] != limit  # the others stand in the ledger, and ran as batchmates
+    ]
+
+
 def _about(engine: Engine, unit: _Unit, sample: int) -> Record:
     """The columns that do not depend on what the model says."""
     c, sources = unit.condition, [p.source for p in unit.plan.effective]
     scale = [s["scale_here"] for s in sources if "scale_here" in s]
     return {
         "item": unit.item.id,
+        "question": unit.item.question,
         "sample": sample,
         "condition": c.name,
         "kind": c.kind,
@@ -234,14 +280,17 @@ def _about(engine: Engine, unit: _Unit, sample: int) -> Record:
     }
 
 
-def _said(sample: Sample) -> Record:
-    """What a generated row keeps; `cut` says that it was ended by the token limit."""
+def _said(sample: Sample, limit: int) -> Record:
+    """What a generated row keeps; `cut` says that it was ended by the token limit, and goes on from its `ids`."""
     found: Record = {
         "text": sample.text,
         "tokens": len(sample.tokens),
         "cut": sample.finish == "length",
         "finite": bool(np.isfinite(sample.logprobs).all()),
+        "limits": [limit],
     }
+    if sample.finish == "length":
+        found["ids"] = list(sample.tokens)
     if sample.readings is not None:
         means = sample.readings.values.mean((0, 1))
         found["readings"] = {c: float(v) for c, v in zip(sample.readings.concepts, means, strict=True)}

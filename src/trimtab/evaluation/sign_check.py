@@ -12,7 +12,7 @@ from trimtab.engines.requests import Sampling
 from trimtab.evaluation.conditions import steered
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import by_condition, item_scores, measure
-from trimtab.evaluation.scores import Score
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, paired_difference, sign_flip
 from trimtab.prompts import Positions
 from trimtab.readouts import Readout
@@ -59,7 +59,7 @@ def check_signs(
     vectors: ConceptVectors,
     doses: Mapping[str, tuple[Site, float]],
     items: Sequence[Item],
-    score: Score,
+    score: Scorer,
     *,
     sampling: Sampling | None = None,
     positions: Positions = "all",

@@ -22,7 +22,8 @@ from trimtab.evaluation.conditions import PLAIN, RANDOMS, Condition, prefix
 from trimtab.evaluation.curves import Curve, curves
 from trimtab.evaluation.fluency import Fluency
 from trimtab.evaluation.items import Item
-from trimtab.evaluation.samples import Ledger, Record, Scoring, by_condition, item_scores, measure
+from trimtab.evaluation.samples import Ledger, Record, by_condition, item_scores, measure
+from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference, sign_flip
 from trimtab.readouts import Readout
 
@@ -37,11 +38,12 @@ class Bench:
     engine: Engine
     files: Mapping[str, ConceptVectors]
     concepts: tuple[str, ...]
-    score: Scoring
+    score: Scorer
     fluency: Fluency
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=32, temperature=0.7, top_p=0.9))
     readout: Readout | None = None
     randoms: int = RANDOMS
+    continue_to: int | None = None
     seed: int = 0
     ledger: Ledger | None = None
     advance: Advance | None = None
@@ -97,7 +99,7 @@ class Bench:
         return measure(
             self.engine, items, conditions, self.concepts, [self.score],
             sampling=self.sampling, readout=self.readout, seed=self.seed, ledger=self.ledger,
-            plain_loss=self.fluency.name == "plain_nll", advance=self.advance,
+            plain_loss=self.fluency.name == "plain_nll", continue_to=self.continue_to, advance=self.advance,
         )  # fmt: skip
 
 

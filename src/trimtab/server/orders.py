@@ -208,6 +208,8 @@ def _sampling(form: Mapping[str, Any]) -> Sampling:
         raise InputError(f"a seed is a whole number from 0 on, got {seed!r}")
     if not all(isinstance(s, str) for s in found.stop) or not isinstance(found.ignore_eos, bool):
         raise InputError("stop holds texts, and ignore_eos is true or false")
+    if found.resumes is not None and any(type(x) is not int for x in found.resumes):
+        raise InputError(f"resumes is a sample and a number of tokens, got {found.resumes!r}")
     if not math.isfinite(found.temperature):
         raise InputError(f"temperature is a finite number, got {found.temperature!r}")
     return found

@@ -13,7 +13,7 @@ from trimtab.errors import InputError, UnknownName
 from trimtab.evaluation.rollouts.compare import by_condition, cosines, differences
 from trimtab.evaluation.rollouts.grid import conditions, match_norm, parse_scales
 from trimtab.evaluation.rollouts.questions import load_questions
-from trimtab.evaluation.rollouts.run import grid, replies
+from trimtab.evaluation.rollouts.run import Asking, grid, replies
 from trimtab.evaluation.rollouts.summary import cut_warning, summarise
 from trimtab.sites import Site
 
@@ -84,8 +84,8 @@ def test_replies_do_not_depend_on_their_batch_and_share_their_luck(tmp_path):
     todo = grid(load_questions(text), conditions({"joy": joy}, {"joy": (0.0, 1e-9, 4.0)}), samples=3)
     assert len(todo) == 2 * 3 * 3
     sampling = Sampling(max_tokens=6, temperature=1.0, seed=5)
-    together = [r for _, r in replies(engine, todo, sampling)]
-    assert together == [r for _, r in replies(engine, todo, sampling, batch=5)]
+    together = [r for _, r in replies(engine, todo, Asking(sampling))]
+    assert together == [r for _, r in replies(engine, todo, Asking(sampling, batch=5))]
     by = {(r["item"], r["condition"], r["rollout"]): r for r in together}
     for (item, condition, k), row in by.items():
         if condition == "joy +1e-09":  # a push of nothing is the plain model with the same luck

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from trimtab.cli.eval import EVALUATIONS
 from trimtab.directions import Direction
 from trimtab.engines import load_engine
 from trimtab.errors import FormatError, InputError, Mismatch, UnknownName, Unsupported
-from trimtab.evaluation.scorers import SCORERS, scorer_class
+from trimtab.evaluation.rescore import HOLDS, rescore, summary
+from trimtab.evaluation.scorers import SCORERS, open_scorer, scorer_class
 from trimtab.evaluation.scorers.classifier import GroupedClassifier
 from trimtab.evaluation.scorers.corpus import joined, labelled_texts
 from trimtab.evaluation.scorers.embedders import SentenceEmbedder, TfidfEmbedder, choose, packaged
@@ -24,6 +26,72 @@ def test_every_registered_scorer_is_there():
         assert scorer_class(name).name == name
     with pytest.raises(UnknownName, match="judge"):
         scorer_class("judgment")
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_opens_on_rows_or_names_the_verb_that_has_it(name):
+    """One registry: whatever is in it either scores the rows of a run, or is a verb of `trimtab eval`."""
+    cls = scorer_class(name)
+    if "open" in vars(cls):
+        assert cls.needs in HOLDS
+    else:
+        assert name.replace("_", "-") in EVALUATIONS
+        with pytest.raises(InputError, match=f"trimtab eval {name.replace('_', '-')}"):
+            open_scorer(name, ["joy"])
+
+
+def test_marks_of_texts_score_the_rows_of_a_run():
+    """Repetition through the registry, on rows, is what it is on answers; a row without a mark is NaN and counted."""
+    rows = [
+        {
+            "item": i,
+            "question": "q",
+            "text": text,
+            "condition": c,
+            "kind": k,
+            "concept": None,
+            "dose": d,
+            "scores": {},
+        }
+        for c, k, d in (("plain", "plain", 0.0), ("joy +1", "steered", 1.0))
+        for i, text in (("a", "so so so so"), ("b", "all is well" if c == "plain" else ""))
+    ]
+    for row in rows[2:]:
+        row["concept"] = "joy"
+    opened = open_scorer("repetition", ["joy"])
+    assert opened.values(rows, "joy") == pytest.approx([0.25, 1, 0.25, np.nan], nan_ok=True)
+    plain, steered = summary(rescore(rows, opened, ["joy"]), "repetition", ["joy"])
+    assert (plain.value.n, plain.missing, steered.value.n, steered.missing) == (2, 0, 1, 1)
+    assert (steered.difference.n, steered.difference.mean) == (1, 0.0)
+
+
+def test_a_classifier_of_a_corpus_scores_rows_as_it_scores_answers(tmp_path):
+    corpus = tmp_path / "joy.jsonl"
+    sides = [("a merry glad song", "a grey dull stone"), ("glad laughing light", "heavy dull rain")]
+    pairs = [(f"{p} {i}", f"{n} {i}") for i in range(10) for p, n in sides]
+    corpus.write_text("".join(json.dumps({"positive": p, "negative": n}) + "\n" for p, n in pairs))
+    opened = open_scorer("classifier", ["joy"], {"corpus": str(corpus), "embedder": "tfidf"})
+    merry, dull, empty = opened.values([{"text": "glad merry"}, {"text": "dull rain"}, {"text": " "}], "joy")
+    assert merry > 0.6 and dull < 0.4 and np.isnan(empty)
+    fitted = GroupedClassifier.fit(*labelled_texts(corpus), TfidfEmbedder())
+    assert fitted.score([Answered("q", "glad merry")])[0].value == pytest.approx(merry)
+    with pytest.raises(InputError, match="not on both"):
+        open_scorer("classifier", ["joy"], {"corpus": str(corpus), "labelled": "x"})
+    with pytest.raises(UnknownName, match="embedder"):
+        open_scorer("classifier", ["joy"], {"embeder": "tfidf"})
+
+
+def test_a_run_folder_is_a_file_of_answers(tmp_path):
+    rows = [
+        {"key": "a", "item": "i", "question": "q", "condition": "plain", "text": "yes", "cut": True},
+        {"key": "b", "unit": {}, "error": "out of memory"},
+        {"key": "c", "item": "j", "question": "r", "condition": "joy +1", "text": "no", "cut": False},
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"key": "d", "ite')
+    found = read_answered(tmp_path)
+    assert [(a.question, a.answer, a.item, a.condition, a.finish) for a in found] == [
+        ("q", "yes", "i", "plain", "length"), ("r", "no", "j", "joy +1", "stop")
+    ]  # fmt: skip
 
 
 # --- marks and tables

@@ -15,7 +15,7 @@ class Sampler:
 
     def __init__(self, rows: Sequence[tuple[Sampling, int]]) -> None:
         self._sampling = [s for s, _ in rows]
-        self._uniforms = [None if s.temperature == 0 else Uniforms(s.seed, j) for s, j in rows]
+        self._uniforms = [None if s.temperature == 0 else Uniforms.of(s, j) for s, j in rows]
         self._prepare()
 
     def select(self, keep: Sequence[int]) -> None:

@@ -12,7 +12,10 @@ from trimtab.engines.requests import Sampling
 
 def generator(sampling: Sampling, index: int) -> np.random.Generator:
     """Random numbers of sample `index` of a request: its own, whatever else runs beside it."""
-    return np.random.default_rng(None if sampling.seed is None else [sampling.seed, index])
+    sample, drawn = sampling.resumes or (index, 0)
+    found = np.random.default_rng(None if sampling.seed is None else [sampling.seed, sample])
+    found.random(drawn)  # one number per token
+    return found
 
 
 def choose(logprobs: np.ndarray, sampling: Sampling, random: np.random.Generator) -> int:

@@ -124,10 +124,13 @@ def _event(told: dict[str, Any], arrays: Tensors, requests: Sequence[Request]) -
 def _form(request: Request, tensors: Tensors, readouts: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """One request; positions are absolute already, and equal readouts travel once."""
     assert isinstance(request.prompt, Prompt) and isinstance(request.plan, ResolvedPlan)
+    sampling = dataclasses.asdict(request.sampling)
+    if sampling["resumes"] is None:  # a server that does not know of it need not
+        del sampling["resumes"]
     out: dict[str, Any] = {
         "tokens": list(request.prompt.tokens),
         "plan": plan_form(request.plan, tensors),
-        "sampling": dataclasses.asdict(request.sampling),
+        "sampling": sampling,
     }
     if request.capture is not None:
         ranges = resolve_positions(request.capture.positions, request.prompt)

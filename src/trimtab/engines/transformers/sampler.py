@@ -21,7 +21,7 @@ class Sampler:
 
     def __init__(self, rows: Sequence[tuple[Sampling, int]], device: torch.device) -> None:
         self.device = device
-        self._uniforms = [None if s.temperature == 0 else Uniforms(s.seed, j) for s, j in rows]
+        self._uniforms = [None if s.temperature == 0 else Uniforms.of(s, j) for s, j in rows]
         self._temperature = np.array([s.temperature for s, _ in rows])
         self._top_p = np.array([s.top_p for s, _ in rows])
         self._top_k = np.array([s.top_k for s, _ in rows])

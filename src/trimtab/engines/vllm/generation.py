@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trimtab.engines.exactness import rows_of
-from trimtab.engines.requests import Event, Request
+from trimtab.engines.requests import Event, Request, Sampling
 from trimtab.engines.rows import Row
 from trimtab.engines.vllm.ledger import Record
 from trimtab.engines.vllm.loop import Flight
@@ -196,6 +197,13 @@ def generate(engine: VllmEngine, requests: Sequence[Request], stream: bool) -> I
         batch.close()
 
 
+def _seed(sampling: Sampling, index: int) -> int | None:
+    """vLLM's generators cannot be wound forward: a sample that goes on gets a seed that nothing else has."""
+    if sampling.seed is None or sampling.resumes is None:
+        return None if sampling.seed is None else sampling.seed + index
+    return zlib.crc32(repr((sampling.seed, sampling.resumes)).encode())
+
+
 def _order(engine: VllmEngine, row: Row, stream: bool) -> Order:
     from vllm.sampling_params import RequestOutputKind
 
@@ -206,7 +214,7 @@ def _order(engine: VllmEngine, row: Row, stream: bool) -> Order:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
-        "seed": None if sampling.seed is None else sampling.seed + row.index,
+        "seed": _seed(sampling, row.index),
         "max_tokens": sampling.max_tokens,
         "ignore_eos": sampling.ignore_eos,
         "stop_token_ids": [] if sampling.ignore_eos else sorted(engine.ends),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.directions import ConceptVectors
-from trimtab.errors import InputError, UnknownName
+from trimtab.errors import InputError, Mismatch, UnknownName
 from trimtab.evaluation.scorers.repetition import repeated_share
 from trimtab.evaluation.statistics import Estimate, holm, paired_difference, sign_flip
 from trimtab.sites import Site
@@ -100,6 +100,16 @@ def differences(conditions: Mapping[str, Mapping[str, float]]) -> list[Differenc
     return [
         Difference(a, b, e, p, float(q), m, n) for (a, b, e, p, m, n), q in zip(rows, adjusted, strict=True)
     ]
+
+
+def check_one_scorer(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse marks of several scorers: two embedders, or two rubrics, do not measure on one scale."""
+    found = list(dict.fromkeys(str(r["scorer"]) for r in rows if r.get("mark") is not None and "scorer" in r))
+    if len(found) > 1:
+        raise Mismatch(
+            f"marks of different scorers cannot stand in one table: {'; '.join(found)}. Score all answers again with "
+            "one of them"
+        )
 
 
 def by_condition(

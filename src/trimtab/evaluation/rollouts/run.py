@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.engines.base import Engine
-from trimtab.engines.requests import Request, Sampling
+from trimtab.engines.requests import Request, Sample, Sampling
 from trimtab.errors import InputError
+from trimtab.evaluation.continuation import Begun, check_limit, from_where, go_on
 from trimtab.evaluation.rollouts.grid import Condition
 from trimtab.evaluation.rollouts.questions import Question
 from trimtab.plans import EMPTY
+from trimtab.prompts import Prompt
 
 #: Replies per call of the engine.
 BATCH = 64
@@ -38,49 +40,85 @@ def grid(questions: Sequence[Question], conditions: Sequence[Condition], samples
     return [Rollout(q, c, k) for q in questions for c in conditions for k in range(samples)]
 
 
-def replies(
-    engine: Engine,
-    rollouts: Sequence[Rollout],
-    sampling: Sampling,
-    *,
-    chat: bool | None = None,
-    system: str | None = None,
-    batch: int = BATCH,
-) -> Iterator[tuple[Rollout, dict[str, Any]]]:
-    """Each reply with its record, batch by batch.
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """How questions are asked, `batch` at a time; `chat` None takes the chat template where there is one."""
 
-    The seed depends on the run's seed, the question and the sample, never on the condition: conditions differ by what
-    they do and not by luck. `chat` None takes the chat template where the model has one.
-    """
-    templated = engine.info.template_hash is not None if chat is None else chat
-    for start in range(0, len(rollouts), batch):
-        part = rollouts[start : start + batch]
-        requests = []
-        for r in part:
-            prompt = engine.encode(_prompt(r.question, templated, system), bare=True)
-            plan = EMPTY if r.condition.plan is None else r.condition.plan
-            options = replace(sampling, n=1, seed=seed_of(sampling.seed or 0, r))
-            requests.append(Request(prompt, plan, options))
+    sampling: Sampling
+    chat: bool | None = None
+    system: str | None = None
+    batch: int = BATCH
+
+    def request(self, engine: Engine, rollout: Rollout) -> Request:
+        """The seed depends on the run's seed, the question and the sample, never on the condition: conditions differ by
+        what they do and not by luck."""
+        templated = engine.info.template_hash is not None if self.chat is None else self.chat
+        prompt = engine.encode(_prompt(rollout.question, templated, self.system), bare=True)
+        plan = EMPTY if rollout.condition.plan is None else rollout.condition.plan
+        return Request(
+            prompt, plan, replace(self.sampling, n=1, seed=seed_of(self.sampling.seed or 0, rollout))
+        )
+
+
+def replies(
+    engine: Engine, rollouts: Sequence[Rollout], asking: Asking
+) -> Iterator[tuple[Rollout, dict[str, Any]]]:
+    """Each reply with its record, batch by batch."""
+    for start in range(0, len(rollouts), asking.batch):
+        part = rollouts[start : start + asking.batch]
+        requests = [asking.request(engine, r) for r in part]
         for r, request, done in zip(part, requests, engine.generate(requests), strict=True):
-            sample = done.samples[0]
-            yield (
-                r,
-                {
-                    **r.unit(),
-                    "question": r.question.text,
-                    "answer": sample.text,
-                    "vector": r.condition.vector,
-                    "scale": r.condition.scale,
-                    "dose": _dose(sample.applied.sources),
-                    "layers": sorted({s.layer for s in sample.applied.sites}),
-                    "fingerprint": sample.applied.fingerprint,
-                    "seed": request.sampling.seed,
-                    "finish": sample.finish,
-                    "tokens": len(sample.tokens),
-                    "model": engine.info.id,
-                    "revision": engine.info.revision,
-                },
-            )
+            yield r, _record(engine, r, request, done.samples[0])
+
+
+def longer(
+    engine: Engine, made: Sequence[tuple[Rollout, Mapping[str, Any]]], asking: Asking, limit: int
+) -> Iterator[tuple[Rollout, dict[str, Any]]]:
+    """The replies among `made` that were cut and have not gone on to `limit` tokens yet, with their new records."""
+    todo = [(r, row, tokens) for r, row in made if (tokens := from_where(row, limit)) is not None]
+    asked = [asking.request(engine, r).prompt for r, _, _ in todo]
+    check_limit(limit, asking.sampling, asked, engine.info.context_length)  # type: ignore[arg-type]
+    for start in range(0, len(todo), asking.batch):
+        part = todo[start : start + asking.batch]
+        if all(row["limits"][-1] == limit for _, row, _ in part):
+            continue
+        begun = []
+        for r, _, tokens in part:
+            request = asking.request(engine, r)
+            assert isinstance(request.prompt, Prompt)
+            plan = engine.resolve(request.plan, request.prompt)
+            begun.append(Begun(request.prompt, plan, tokens, request.sampling.seed))
+        for (r, row, _), whole in zip(part, go_on(engine, begun, asking.sampling, limit), strict=True):
+            if row["limits"][-1] != limit:
+                limits, ids = [*row["limits"], limit], list(whole.tokens)
+                more = {
+                    "answer": whole.text,
+                    "finish": whole.finish,
+                    "tokens": len(ids),
+                    "limits": limits,
+                    "ids": ids,
+                }
+                yield r, {**row, **more}
+
+
+def _record(engine: Engine, rollout: Rollout, request: Request, sample: Sample) -> dict[str, Any]:
+    return {
+        **rollout.unit(),
+        "question": rollout.question.text,
+        "answer": sample.text,
+        "vector": rollout.condition.vector,
+        "scale": rollout.condition.scale,
+        "dose": _dose(sample.applied.sources),
+        "layers": sorted({s.layer for s in sample.applied.sites}),
+        "fingerprint": sample.applied.fingerprint,
+        "seed": request.sampling.seed,
+        "finish": sample.finish,
+        "tokens": len(sample.tokens),
+        "limits": [request.sampling.max_tokens],
+        **({"ids": list(sample.tokens)} if sample.finish == "length" else {}),
+        "model": engine.info.id,
+        "revision": engine.info.revision,
+    }
 
 
 def seed_of(seed: int, rollout: Rollout) -> int:

@@ -66,5 +66,5 @@ def cut_warning(conditions: Sequence[Summary]) -> str | None:
         return None
     return (
         f"the share of replies cut at the token limit runs from {min(cuts):.0%} to {max(cuts):.0%} between conditions: "
-        "allow more tokens (--max-tokens) before comparing them"
+        "go on with them before comparing (the same command with --continue-to N)"
     )

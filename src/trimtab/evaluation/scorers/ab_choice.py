@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from trimtab.data.answers import questions_of
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import PlanLike
 from trimtab.errors import InputError
 from trimtab.evaluation.log_ratio import Choice, LogRatios, forced, slot
+from trimtab.evaluation.scorers.scorer import ChoiceScorer
 from trimtab.prompts import Prompt
 
 
@@ -29,10 +29,10 @@ class ABItem:
 
 
 @dataclass(frozen=True, eq=False)
-class ABChoice:
+class ABChoice(ChoiceScorer):
     """Measures items under plans: per plan `LogRatios` over items, positive towards the matching behaviour."""
 
-    name: ClassVar[str] = "ab_choice"
+    name = "ab_choice"
 
     @staticmethod
     def load(path: Path) -> tuple[list[ABItem], tuple[str, ...]]:

@@ -9,7 +9,6 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from trimtab.engines.base import Engine
 from trimtab.engines.requests import PlanLike, ScoreRequest
 from trimtab.errors import InputError
 from trimtab.evaluation.log_ratio import BATCH, Choice, slot
+from trimtab.evaluation.scorers.scorer import ChoiceScorer
 from trimtab.evaluation.statistics import Estimate, paired_difference, sign_flip
 from trimtab.prompts import Prompt
 
@@ -60,10 +60,10 @@ class Moved:
 
 
 @dataclass(frozen=True, eq=False)
-class MultipleChoice:
+class MultipleChoice(ChoiceScorer):
     """Measures questions under plans."""
 
-    name: ClassVar[str] = "multiple_choice"
+    name = "multiple_choice"
 
     @staticmethod
     def load(path: Path) -> list[Question]:

@@ -1,4 +1,4 @@
-"""What goes into a scorer and what comes out, and the table that conditions share."""
+"""What a scorer is, what goes into it and what comes out, and the table that conditions share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.data.reading import records_of
+from trimtab.data.reading import records_of, rows_of_run
+from trimtab.engines.base import Engine
+from trimtab.engines.requests import PlanLike
 from trimtab.errors import InputError, Mismatch, UnknownName
 from trimtab.evaluation.statistics import Estimate, by_item, mean_interval, paired_difference, sign_flip
 
+Row = Mapping[str, Any]
 _QUESTION, _ANSWER = ("question", "prompt"), ("answer", "text", "response", "completion")
 
 
@@ -50,10 +53,53 @@ class Mark:
             raise InputError(f"a mark is a finite number, got {self.value}; give None with a reason")
 
 
-class TextScorer(ABC):
-    """Marks answers that are already written."""
+class Registered(ABC):
+    """What stands in the registry under one name."""
 
     name: ClassVar[str]
+
+    @classmethod
+    def open(cls, concepts: Sequence[str], settings: Mapping[str, str], seed: int = 0) -> Scorer:
+        """The scorer for these concepts; a setting or a concept that it does not know is refused. One that needs more
+        than rows (a model, an endpoint) refuses to be opened so, and names the verb that has it."""
+        raise InputError(
+            f"the scorer {cls.name!r} needs more than the rows of a run: use trimtab eval "
+            f"{cls.name.replace('_', '-')}"
+        )
+
+
+class ChoiceScorer(Registered):
+    """Asks the model itself under plans, rows of all plans in shared batches."""
+
+    @abstractmethod
+    def measure(self, engine: Engine, items: Sequence[Any], plans: Sequence[PlanLike]) -> Sequence[Any]:
+        """One result over all items per plan."""
+
+
+class Scorer(Registered):
+    """`values(rows, concept)` [rows] float64 of a run's rows, higher is more of the concept; NaN where there is none.
+
+    `needs` says what the rows must hold: "text", "continuations" or "readings".
+    """
+
+    needs: ClassVar[str]
+
+    @abstractmethod
+    def values(self, rows: Sequence[Row], concept: str) -> np.ndarray:
+        """One number per row."""
+
+
+def no_settings(settings: Mapping[str, str], name: str, known: Sequence[str] = ()) -> None:
+    """Refuse settings that a scorer does not know."""
+    for key in settings:
+        if key not in known:
+            raise UnknownName.of(f"setting of the scorer {name!r}", key, known)
+
+
+class TextScorer(Scorer):
+    """Marks answers that are already written, whatever the concept."""
+
+    needs = "text"
 
     @property
     @abstractmethod
@@ -63,6 +109,11 @@ class TextScorer(ABC):
     @abstractmethod
     def score(self, rows: Sequence[Answered]) -> list[Mark]:
         """One mark per row, in order."""
+
+    def values(self, rows: Sequence[Row], concept: str) -> np.ndarray:
+        """The marks of a run's rows; NaN where there is none."""
+        marks = self.score([answered(r) for r in rows])
+        return np.array([np.nan if m.value is None else m.value for m in marks])
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,25 +190,33 @@ def _row(
 
 
 def read_answered(path: Path) -> list[Answered]:
-    """Answers in JSON lines or a JSON list: `question` (or `prompt`), `answer` (or `text`, `response`, `completion`),
-    and perhaps `item`, `condition`, `finish`. The rollouts of `trimtab generate --dataset` are such a file."""
+    """Answers of a run folder, of JSON lines or of a JSON list: `question` (or `prompt`), `answer` (or `text`,
+    `response`, `completion`), and perhaps `item`, `condition`, `finish`."""
     found = []
-    for where, row in records_of(path):
+    for where, row in rows_of_run(path) if path.is_dir() else records_of(path):
         if not isinstance(row, Mapping):
             raise InputError(f"{where} is not an object")
-        question, answer = (next((row[k] for k in keys if k in row), None) for keys in (_QUESTION, _ANSWER))
-        if not isinstance(question, str) or not isinstance(answer, str):
-            raise InputError(f"{where} needs a question (or prompt) and an answer (or text), both text")
-        finish = row.get("finish")
-        found.append(
-            Answered(
-                question,
-                answer,
-                str(row.get("item", "")),
-                str(row.get("condition", "")),
-                None if finish is None else str(finish),
-            )
-        )
+        try:
+            found.append(answered(row))
+        except InputError as error:
+            raise InputError(f"{where} {error}") from None
     if not found:
         raise InputError(f"{path} holds no answers")
     return found
+
+
+def answered(row: Row) -> Answered:
+    """A row of a run, or a record of a file, as an answer."""
+    question, answer = (next((row[k] for k in keys if k in row), None) for keys in (_QUESTION, _ANSWER))
+    if not isinstance(question, str) or not isinstance(answer, str):
+        raise InputError("needs a question (or prompt) and an answer (or text), both text")
+    finish = row.get("finish")
+    if finish is None and "cut" in row:
+        finish = "length" if row["cut"] else "stop"
+    return Answered(
+        question,
+        answer,
+        str(row.get("item", "")),
+        str(row.get("condition", "")),
+        None if finish is None else str(finish),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from trimtab.data.neutral import neutral_texts
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import Sampling, ScoreRequest
 from trimtab.errors import InputError
-from trimtab.evaluation.answers import FINAL, FIRST, written
+from trimtab.evaluation.answers import FINAL, FIRST, find_answer, thinks, written
+from trimtab.evaluation.continuation import Begun, check_limit, go_on
 from trimtab.evaluation.log_ratio import MIN_MASS, Choice, forced
 from trimtab.evaluation.transfer.asking import Asked, Asking
 from trimtab.evaluation.transfer.cells import Cell
@@ -28,7 +29,8 @@ NEUTRAL = 16
 @dataclass(frozen=True, eq=False)
 class Measured:
     """`log_ratio, mass, prompt_nll` [rows] (nats; NLL per token), `neutral_nll` [texts] per token; `said` [rows] is
-    "yes", "no" or None where free answers were asked for, with their lengths and the share cut at the token limit."""
+    "yes", "no" or None where free answers were asked for, with their mean length and the share cut at the token limit.
+    `begun` holds the tokens of those that were cut, and `limits` every limit that they were given."""
 
     log_ratio: np.ndarray
     mass: np.ndarray
@@ -39,6 +41,8 @@ class Measured:
     texts: tuple[str, ...] = ()
     length: float | None = None
     cut: float | None = None
+    begun: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    limits: tuple[int, ...] = ()
 
     @property
     def valid(self) -> np.ndarray:
@@ -47,7 +51,8 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, as a run keeps it."""
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
+        return {**plain, "begun": {str(i): list(t) for i, t in self.begun.items()}}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Measured:
@@ -58,7 +63,9 @@ class Measured:
         }
         said = None if record["said"] is None else tuple(record["said"])
         rest = {k: record[k] for k in ("fingerprint", "length", "cut")}
-        return cls(**arrays, said=said, texts=tuple(record["texts"]), **rest)
+        begun = {int(i): tuple(t) for i, t in record["begun"].items()}
+        limits = tuple(record["limits"])
+        return cls(**arrays, said=said, texts=tuple(record["texts"]), begun=begun, limits=limits, **rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +113,24 @@ class Bench:
         neutral = engine.score([ScoreRequest(t, plan=plan) for t in self.neutral])
         free: dict[str, Any] = {}
         if self.free_tokens:
-            pattern = FINAL if re.search(r"final choice", self.asking.template, re.IGNORECASE) else FIRST
-            options = Sampling(max_tokens=self.free_tokens, seed=self.seed)
             asked = self._asked(cell.system, "open")
             done = written(
-                engine, asked, [self.choice] * n, [plan] * n, pattern=pattern, sampling=options, ratios=False
+                engine,
+                asked,
+                [self.choice] * n,
+                [plan] * n,
+                pattern=self._pattern,
+                sampling=self._sampling,
+                ratios=False,
             )
-            cut = float(np.mean([f == "length" for f in done.finish]))
+            begun = {i: done.tokens[i] for i, f in enumerate(done.finish) if f == "length"}
             free = {
                 "said": done.said,
                 "texts": done.texts,
-                "length": float(np.mean(done.lengths)),
-                "cut": cut,
+                "length": float(np.mean([len(t) for t in done.tokens])),
+                "cut": len(begun) / n,
+                "begun": begun,
+                "limits": (self.free_tokens,),
             }
         return Measured(
             found.ratios.log_ratio,
@@ -126,4 +139,50 @@ class Bench:
             np.array([-float(np.mean(s.logprobs)) for s in neutral]),
             engine.resolve(plan, prompts[0]).fingerprint,
             **free,
+        )
+
+    @property
+    def _pattern(self) -> re.Pattern[str]:
+        return FINAL if re.search(r"final choice", self.asking.template, re.IGNORECASE) else FIRST
+
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.free_tokens, seed=self.seed)
+
+    def check_limit(self, limit: int | None) -> None:
+        """Refuse a limit to which free answers cannot go on, before anything is measured."""
+        if limit is not None:
+            if not self.free_tokens:
+                raise InputError("--continue-to is for free answers, and none are asked for: give --free N")
+            asked = self._asked(None, "open")
+            check_limit(limit, self._sampling, asked, self.engine.info.context_length)
+
+    def goes_on(self, found: Measured, limit: int | None) -> bool:
+        """Whether free answers were cut at a smaller limit."""
+        return limit is not None and bool(found.begun) and found.limits[-1] < limit
+
+    def go_on(self, cell: Cell, found: Measured, limit: int) -> Measured:
+        """The cell with its cut answers gone on to `limit` tokens in all; everything else stays as it is."""
+        asked, rows = self._asked(cell.system, "open"), sorted(found.begun)
+        plan = EMPTY if cell.plan is None else cell.plan
+        begun = [
+            Begun(asked[i], self.engine.resolve(plan, asked[i]), found.begun[i], self.seed) for i in rows
+        ]
+        whole = dict(zip(rows, go_on(self.engine, begun, self._sampling, limit), strict=True))
+        texts, said = list(found.texts), list(found.said or ())
+        for i, w in whole.items():
+            texts[i] = self.engine.decode(w.tokens, special=True)
+            answer = find_answer(texts[i], self._pattern, thinking=thinks(asked[i]))
+            said[i] = None if answer is None else answer.said
+        assert found.length is not None
+        more = sum(len(w.tokens) - len(found.begun[i]) for i, w in whole.items())
+        still = {i: w.tokens for i, w in whole.items() if w.finish == "length"}
+        return replace(
+            found,
+            said=tuple(said),
+            texts=tuple(texts),
+            length=found.length + more / len(texts),
+            cut=len(still) / len(texts),
+            begun=still,
+            limits=(*found.limits, limit),
         )

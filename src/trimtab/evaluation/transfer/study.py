@@ -268,7 +268,7 @@ class _Study:
         if cuts and max(cuts) - min(cuts) > CUT_DIFFERENCE:
             said.append(
                 f"the share of free answers cut at the token limit runs from {min(cuts):.0%} to {max(cuts):.0%} "
-                "between conditions: ask for more tokens (--free) before comparing them"
+                "between conditions: go on with them before comparing (the same command with --continue-to N)"
             )
         if not any(c.kind == RANDOM for c in self.cells):
             said.append(
