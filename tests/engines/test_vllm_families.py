@@ -16,9 +16,10 @@ import pytest
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
 import trimtab
+from engines.oracles import BlockOracle
 from engines.registry import coordinates, gap, place
 from engines.subjects import TOLERANCES, Subject
-from engines.vllm_families import CONTEXT, FAMILIES, GEMMA3N, BlockOracle, Family
+from engines.vllm_families import CONTEXT, FAMILIES, GEMMA3N, Family
 from trimtab.engines.vllm.generation import Batch, Order
 from trimtab.errors import Unsupported
 from trimtab.interventions import Ablate, Add, Cap, Gate, Pin
@@ -41,7 +42,7 @@ def subject_of(family: Family, path: Any) -> Subject:
     model = family.save(path)
     engine = trimtab.load_engine(
         path, "vllm", dtype="float32", enforce_eager=True, block_size=32, max_num_seqs=8,
-        max_num_batched_tokens=128, max_model_len=CONTEXT, num_gpu_blocks_override=128,
+        max_num_batched_tokens=128, max_model_len=CONTEXT, num_gpu_blocks_override=128, **family.options,
     )  # fmt: skip
     TOLERANCES.setdefault("vllm-family", TOLERANCES["vllm-eager"])
     return Subject("vllm-family", engine, BlockOracle(model), hottest=2.0)
