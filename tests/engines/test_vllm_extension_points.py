@@ -84,3 +84,25 @@ def test_modes_that_are_not_proven_are_refused_in_words(change, word):
     extension_points.check_config(config())
     with pytest.raises(Unsupported, match=word):
         extension_points.check_config(config(**change))
+
+
+class GatedDeltaNetAttention:
+    """A stand-in for vLLM's."""
+
+
+class OfSomeFamily(GatedDeltaNetAttention):
+    pass
+
+
+def test_a_kind_of_layer_that_vllm_computes_in_one_number_format_only_is_refused_in_others():
+    def with_layers(dtype: str, *layers: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            compilation_config=SimpleNamespace(static_forward_context=dict(enumerate(layers))),
+            model_config=SimpleNamespace(dtype=f"torch.{dtype}"),
+            device_config=SimpleNamespace(device_type="cpu"),
+        )
+
+    extension_points.check_layers(with_layers("bfloat16", OfSomeFamily()))
+    extension_points.check_layers(with_layers("float32", object()))
+    with pytest.raises(Unsupported, match="float32.*dtype='bfloat16'"):
+        extension_points.check_layers(with_layers("float32", object(), OfSomeFamily()))

@@ -53,11 +53,12 @@ class Family:
     split: bool
     settings: dict[str, Any] = field(default_factory=dict)
     vision: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
 
     @property
     def options(self) -> dict[str, Any]:
         """What vLLM must be told besides."""
-        return {"language_model_only": True} if self.vision else {}
+        return {"dtype": self.dtype} | ({"language_model_only": True} if self.vision else {})
 
     def save(self, path: Path) -> Any:
         """Write a random checkpoint and its tokenizer; the model in float64, as the oracle wants it."""
@@ -66,7 +67,7 @@ class Family:
             settings = {"text_config": settings, "vision_config": self.vision, **MARKS}
         config = getattr(hf, self.config)(**settings)
         torch.manual_seed(0)
-        model = _randomised(getattr(hf, self.model)(config))
+        model = _randomised(getattr(hf, self.model)(config)).to(getattr(torch, self.dtype))
         model.save_pretrained(path)
         tokenizer().save_pretrained(path)
         # Grouped products of experts do not come in float64.
@@ -128,6 +129,7 @@ FAMILIES: dict[str, Family] = {
             linear_value_head_dim=32,
             layer_types=[*["linear_attention"] * 3, "full_attention"],
         ),
+        dtype="bfloat16",  # the only one in which vLLM computes its linear attention on a CPU
     ),
     "stablelm": Family("StableLmForCausalLM", "StableLmConfig", False, {"partial_rotary_factor": 0.5}),
     "qwen2-vl": Family(
