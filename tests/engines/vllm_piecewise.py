@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -136,3 +137,5 @@ def plan_for(path: str, oracle: HookOracle) -> ResolvedPlan:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # threads that vLLM leaves behind abort the process when the interpreter takes itself apart
