@@ -10,7 +10,7 @@ Where vLLM computes a family in 16 bits only, plans may be no further off than a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -150,3 +150,9 @@ def compare(s: Subject, tokens: Any, answer: Answer, plan: Any) -> tuple[float, 
 def test_gemma3n_is_refused_by_name(tmp_path):
     with pytest.raises(Unsupported, match="Gemma3n.*four versions"):
         subject_of(GEMMA3N, tmp_path)
+
+
+@pytest.mark.check
+def test_linear_attention_is_refused_in_a_number_format_that_vllm_does_not_compute(tmp_path):
+    with pytest.raises(Unsupported, match="bfloat16 only, not in float32"):
+        subject_of(replace(FAMILIES["qwen3-next"], dtype="float32"), tmp_path)
