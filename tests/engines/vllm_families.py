@@ -123,10 +123,10 @@ FAMILIES: dict[str, Family] = {
         _sized(
             **EXPERTS,
             shared_expert_intermediate_size=32,
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=32,
-            linear_value_head_dim=32,
+            linear_num_key_heads=1,
+            linear_num_value_heads=2,
+            linear_key_head_dim=128,
+            linear_value_head_dim=128,
             layer_types=[*["linear_attention"] * 3, "full_attention"],
         ),
         dtype="bfloat16",  # the only one in which vLLM computes its linear attention on a CPU

@@ -35,6 +35,7 @@ PARAMS: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0, "ignore_eos": Tru
 def force() -> None:
     """Compile on a CPU as on a GPU."""
     import torch
+    import vllm._custom_ops  # noqa: F401 (what its kernels define must be there before it is looked for)
     import vllm.compilation.passes.utility.fix_functionalization as known
     from vllm.config import CompilationMode
     from vllm.platforms.cpu import CpuPlatform
