@@ -75,7 +75,7 @@ class ServedStand(ReferenceStand):
 
 
 class Served(ReferenceEngine):
-    """A healthy one: what the workers forgot is withheld once, and sent again."""
+    """A healthy one: what the workers forgot is withheld once, and sent again; what is not finite is withheld."""
 
     forgotten: frozenset[str] = frozenset()
 
@@ -85,7 +85,15 @@ class Served(ReferenceEngine):
         self.forgotten = frozenset()
         if any(lost & set(self.resolve(r.plan, self.encode(r.prompt)).vectors) for r in many):
             return self.without()
-        return super().generate(many)
+        with np.errstate(all="ignore"):
+            done = super().generate(many)
+        if not all(np.isfinite(x.logprobs).all() for d in done for x in d.samples):
+            return self.overflown(done)
+        return done
+
+    def overflown(self, done: Any) -> Any:
+        """What happens to a request whose states are not finite."""
+        raise SteeringLost("its plan made states that are not finite")
 
     def without(self) -> Any:
         """What happens to a request whose vectors are gone."""
@@ -357,6 +365,49 @@ class ServesTheLostPlain(Served):
         self.forgotten = frozenset()
         if lost:
             return ReferenceEngine.generate(self, replace(requests, plan=EMPTY))
+        return super().generate(requests)
+
+
+@fault("non_finite_contained", stand=ServedStand)
+class ServesWhatIsNotFinite(Served):
+    """Numbers that are none are handed out as an answer."""
+
+    def overflown(self, done: Any) -> Any:
+        return done
+
+
+@fault("non_finite_contained", stand=ServedStand)
+class StaysNotFinite(Served):
+    """The blocks of the cache that it wrote go to the next request, which reads them."""
+
+    spoilt = 0
+
+    def overflown(self, done: Any) -> Any:
+        self.spoilt = 6
+        return super().overflown(done)
+
+    def generate(self, requests: Any) -> Any:
+        done = super().generate(requests)
+        if self.spoilt:
+            self.spoilt -= 1
+            for d in done:
+                d.samples[0].logprobs[-1] += 1.0
+        return done
+
+
+@fault("non_finite_contained", stand=ServedStand)
+class LosesTheWholeBatch(Served):
+    """One request that is lost takes with it whoever comes soon after."""
+
+    until = 0.0
+
+    def overflown(self, done: Any) -> Any:
+        self.until = time.monotonic() + 0.5
+        return super().overflown(done)
+
+    def generate(self, requests: Any) -> Any:
+        if time.monotonic() < self.until:
+            raise SteeringLost("a step of the batch was lost: states are not finite")
         return super().generate(requests)
 
 

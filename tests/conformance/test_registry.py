@@ -35,7 +35,9 @@ def test_every_registered_engine_has_a_list_and_a_stand():
         names = names_of(engine)
         assert len(names) == len(set(names)) >= 40 and set(PROMISED) <= set(names)
         assert stand_of(engine).engine == engine
-    assert {"preemption", "chunking", "cache_sharing", "lost_is_withheld"} <= set(names_of("vllm"))
+    assert {"preemption", "chunking", "cache_sharing", "lost_is_withheld", "non_finite_contained"} <= set(
+        names_of("vllm")
+    )
 
 
 def test_every_check_says_what_it_checks_and_needs_what_some_engine_has():

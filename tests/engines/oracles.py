@@ -137,7 +137,7 @@ class HookOracle(Oracle):
 
         trace, handles = Trace(plan), []
         try:
-            for layer, block in enumerate(self.model.model.layers):
+            for layer, block in enumerate(self.blocks()):
                 handles += self._hooks(trace, layer, block)
             with torch.no_grad():
                 logits = self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
@@ -146,6 +146,10 @@ class HookOracle(Oracle):
                 handle.remove()
         trace.logprobs = torch.log_softmax(logits.double(), -1).numpy()
         return trace
+
+    def blocks(self) -> Any:
+        """The decoder blocks."""
+        return self.model.model.layers
 
     def _hooks(self, trace: Trace, layer: int, block: Any) -> list[Any]:
         a, m = block.self_attn, block.mlp
@@ -159,6 +163,18 @@ class HookOracle(Oracle):
             module.register_forward_pre_hook(_before(trace, Site(layer, s)), with_kwargs=True)
             for s, module in first.items()
         ] + [module.register_forward_hook(_after(trace, Site(layer, s))) for s, module in last.items()]
+
+
+class BlockOracle(HookOracle):
+    """A Hugging Face model of any family: only what leaves its text blocks is steered and read."""
+
+    def blocks(self) -> Any:
+        """Those of the text tower, where there are several."""
+        inner = self.model.model
+        return getattr(inner, "language_model", inner).layers
+
+    def _hooks(self, trace: Trace, layer: int, block: Any) -> list[Any]:
+        return [block.register_forward_hook(_after(trace, Site(layer)))]
 
 
 def _steered(trace: Trace, site: Site, tensor: Any) -> Any:

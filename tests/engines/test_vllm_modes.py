@@ -19,6 +19,7 @@ import torch
 
 from engines.checkpoints import save_tiny_llama
 from engines.vllm_cases import EXACT, LENGTH, NEW, base, cases, check, exact_subject, run, settled
+from engines.vllm_families import GEMMA3N
 from trimtab.engines.vllm import worker
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import Unsupported
@@ -28,6 +29,11 @@ from trimtab.sites import Site
 pytestmark = pytest.mark.engine
 HERE = Path(__file__).parent
 RANK = 4
+SPECULATION: dict[str, Any] = {
+    "speculative_config": {
+        "method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3, "prompt_lookup_min": 2,
+    },
+}  # fmt: skip
 
 
 # --- tensor parallelism and adapters -------------------------------------------------------------------------------
@@ -161,72 +167,51 @@ def test_the_compile_cache_is_keyed_by_the_op():
     assert len(set(found)) == 4
 
 
-FORCED = '''
-import os
-
-
-def register():
-    """vLLM's own backend, in pieces, on a CPU: what compiles on a GPU, with the cache on disk that it has there."""
-    import re
-
-    import torch
-    import vllm.compilation.passes.utility.fix_functionalization as known
-    from vllm.config import CompilationMode
-    from vllm.platforms.cpu import CpuPlatform
-
-    if hasattr(CpuPlatform, "forced"):
-        return
-    CpuPlatform.forced = torch.library.Library("_C", "FRAGMENT")
-    for name in sorted(set(re.findall(r"torch\\.ops\\._C\\.(\\w+)", open(known.__file__).read()))):
-        if not hasattr(torch.ops._C, name):
-            CpuPlatform.forced.define(name + "(Tensor x) -> ()")
-    original = CpuPlatform.check_and_update_config.__func__
-
-    def check(cls, config):
-        original(cls, config)
-        c = config.compilation_config
-        if c.mode == CompilationMode.DYNAMO_TRACE_ONCE:
-            c.mode, c.backend, c.compile_sizes = CompilationMode.VLLM_COMPILE, "inductor", []
-            c.splitting_ops = list(c._attention_ops)
-
-    CpuPlatform.check_and_update_config = classmethod(check)
-'''
-
-
-@pytest.mark.check
-def test_a_warm_cache_of_a_plain_vllm_steers_nothing_wrongly(tmp_path):
-    """Plain, steered with plain's cache, steered again with its own, plain again: each is what it should be."""
-    info = tmp_path / "site" / "forced-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forced\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[vllm.general_plugins]\nforced = forced:register\n")
-    (tmp_path / "site" / "forced.py").write_text(FORCED)
+def test_compiled_code_of_a_plain_vllm_in_the_cache_steers_nothing_wrongly(tmp_path):
+    """vLLM's own backend in pieces, with its cache on disk: plain, steered beside that, and from its own cache. With
+    the plain one's compiled code, which the key prevents, the request is lost and not served plain."""
     save_tiny_llama(tmp_path / "llama", context=512)
-    found = []
-    for turn, kind in enumerate(("plain", "steered", "steered", "plain")):
-        plugins = "forced" if kind == "plain" else "forced,trimtab"
-        source = HERE.parents[1] / "src"
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(source), str(HERE.parent)]),
-            "VLLM_PLUGINS": plugins, "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "VLLM_CPU_KVCACHE_SPACE": "1",
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, str(HERE / "vllm_piecewise.py"), kind, str(tmp_path / "llama")],
-            env=environment, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        log = done.stdout + done.stderr
-        loaded = "Directly load AOT compilation" in log or "Directly load the compiled graph" in log
-        assert loaded is (turn >= 2), f"turn {turn}: {log[-3000:]}"
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE.parent)]),
+        "VLLM_PLUGINS": "", "VLLM_CACHE_ROOT": str(tmp_path / "cache"), "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(HERE / "vllm_piecewise.py"), str(tmp_path / "llama")],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
     print(found)
-    assert found[1]["steered"] <= EXACT and found[2]["steered"] <= EXACT
-    assert all(f["plain"] <= EXACT for f in found)
-    assert found[1]["effect"] > 0.01
+    assert [r["loaded"] > 0 for r in found.values()] == [False, False, True, True], found
+    assert all(r["plain"] <= EXACT for r in found.values()), found
+    for kind in ("cold", "warm"):
+        assert found[kind]["steered"] <= EXACT and found[kind]["effect"] > 0.01, found
+    assert "never reached" in found["stale"]["lost"]
+
+
+def test_speculation_is_refused_in_words_before_anything_is_loaded(tmp_path):
+    with pytest.raises(Unsupported, match="speculative decoding"):
+        next(exact_subject(tmp_path, **SPECULATION))
 
 
 @pytest.mark.check
-def test_speculation_is_refused_in_words_by_a_real_engine(tmp_path):
-    spec = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
-    with pytest.raises(Unsupported, match="speculative decoding"):
-        next(exact_subject(tmp_path, speculative_config=spec))
+@pytest.mark.parametrize("kind", ["speculation", "gemma3n"])
+def test_a_server_that_cannot_steer_serves_plain_requests_and_ends_those_with_plans(kind, tmp_path):
+    """vLLM as anybody starts it, with the plugin in its worker: there is nobody to refuse it before it loads."""
+    from vllm import LLM, SamplingParams
+
+    why, options = "four versions", {}
+    if kind == "speculation":
+        path, why, options = save_tiny_llama(tmp_path / "llama"), "speculative decoding", SPECULATION
+    else:
+        GEMMA3N.save(path := tmp_path / "gemma3n")
+    llm = LLM(str(path), dtype="float32", enforce_eager=True, block_size=32, max_num_seqs=8, **options)
+    (found,) = llm.collective_rpc("trimtab_attach", args=("ipc:///nowhere",))
+    assert why in found["refused"]
+    told = SamplingParams(max_tokens=4, ignore_eos=True, extra_args={KEY: "{}"})
+    plain = SamplingParams(max_tokens=4, ignore_eos=True)
+    prompts: Any = [{"prompt_token_ids": [5, 6, 7, 8, 5, 6, 7, 8]}] * 3
+    done = [o.outputs[0] for o in llm.generate(prompts, [plain, told, plain], use_tqdm=False)]
+    assert [d.finish_reason for d in done] == ["length", "error", "length"]
+    assert why in str(done[1].stop_reason) and not done[1].token_ids

@@ -1,10 +1,9 @@
 """Tiny random checkpoints of the families that vLLM serves, on disk: hidden 64, 4 blocks, heads of 32 (the least that
-vLLM's attention takes on a CPU), and where Transformers keeps their blocks.
+vLLM's attention takes on a CPU), and what Transformers calls them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import torch
 import transformers as hf
 
 from engines.checkpoints import tokenizer
-from engines.oracles import HookOracle, Trace, _after
-from trimtab.sites import Site
 
 HIDDEN, LAYERS, CONTEXT = 64, 4, 512
 BASE: dict[str, Any] = {
@@ -36,52 +33,46 @@ EXPERTS: dict[str, Any] = {
     "norm_topk_prob": True,
     "decoder_sparse_step": 1,
 }
+#: Tokens that stand for images, of a model that sees them.
+MARKS = {
+    "image_token_id": 120, "video_token_id": 121, "vision_start_token_id": 122, "vision_end_token_id": 123,
+}  # fmt: skip
+#: As many blocks as the text has, so that they could be taken for its own.
+VISION: dict[str, Any] = {"depth": LAYERS, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2}
 #: Shorter than the prompts of the tests, so that it matters.
 WINDOW = 64
 
 
 @dataclass(frozen=True)
 class Family:
-    """Transformers' classes and settings; `split`, what the probe must find out about vLLM's layers."""
+    """Transformers' classes and settings; `split`, what the probe must find out about vLLM's layers. `vision` are the
+    settings of an image tower beside the text tower; vLLM is then told to load the text tower alone."""
 
     model: str
     config: str
     split: bool
     settings: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What vLLM must be told besides."""
+        return {"dtype": self.dtype} | ({"language_model_only": True} if self.vision else {})
 
     def save(self, path: Path) -> Any:
         """Write a random checkpoint and its tokenizer; the model in float64, as the oracle wants it."""
-        config = getattr(hf, self.config)(**(BASE | self.settings))
+        settings = BASE | self.settings
+        if self.vision:
+            settings = {"text_config": settings, "vision_config": self.vision, **MARKS}
+        config = getattr(hf, self.config)(**settings)
         torch.manual_seed(0)
-        model = _randomised(getattr(hf, self.model)(config))
+        model = _randomised(getattr(hf, self.model)(config)).to(getattr(torch, self.dtype))
         model.save_pretrained(path)
         tokenizer().save_pretrained(path)
         # Grouped products of experts do not come in float64.
         kinds = {"attn_implementation": "eager", "experts_implementation": "eager"}
         return getattr(hf, self.model).from_pretrained(path, dtype="float64", **kinds).eval()
-
-
-class BlockOracle(HookOracle):
-    """A Hugging Face model of any family: only what leaves its blocks is steered and read."""
-
-    def __init__(self, model: Any, blocks: Callable[[Any], Any] = lambda m: m.model.layers) -> None:
-        super().__init__(model)
-        self.blocks = blocks
-
-    def run(self, tokens: Any, plan: Any) -> Trace:
-        trace = Trace(plan)
-        handles = [
-            block.register_forward_hook(_after(trace, Site(n)))
-            for n, block in enumerate(self.blocks(self.model))
-        ]
-        try:
-            with torch.no_grad():
-                logits = self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
-        finally:
-            for handle in handles:
-                handle.remove()
-        trace.logprobs = torch.log_softmax(logits.double(), -1).numpy()
-        return trace
 
 
 def _randomised(model: Any) -> Any:
@@ -132,14 +123,43 @@ FAMILIES: dict[str, Family] = {
         _sized(
             **EXPERTS,
             shared_expert_intermediate_size=32,
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=32,
-            linear_value_head_dim=32,
+            linear_num_key_heads=1,
+            linear_num_value_heads=2,
+            linear_key_head_dim=128,
+            linear_value_head_dim=128,
             layer_types=[*["linear_attention"] * 3, "full_attention"],
         ),
+        dtype="bfloat16",  # the only one in which vLLM computes its linear attention on a CPU
     ),
     "stablelm": Family("StableLmForCausalLM", "StableLmConfig", False, {"partial_rotary_factor": 0.5}),
+    "qwen2-vl": Family(
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2VLConfig",
+        True,
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}},
+        VISION | {"embed_dim": 32, "hidden_size": HIDDEN},
+    ),
+    "qwen3-vl": Family(
+        "Qwen3VLForConditionalGeneration",
+        "Qwen3VLConfig",
+        True,
+        _sized(
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [6, 5, 5],
+                "mrope_interleaved": True,
+            }
+        ),
+        VISION
+        | {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "out_hidden_size": HIDDEN,
+            "deepstack_visual_indexes": [1, 2],
+            "num_position_embeddings": 64,
+        },
+    ),
 }
 
 #: Not steered, whatever vLLM makes of it.

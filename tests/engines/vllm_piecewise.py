@@ -1,9 +1,15 @@
-"""A run of `test_vllm_modes`: vLLM's own compiler in pieces, plain or steered; prints differences from Transformers."""
+"""A run of `test_vllm_modes`: vLLM compiles in pieces and keeps them on disk, as on a GPU. In one process, engines are
+started one after the other, plain and steered, and how far each is from Transformers is printed.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +17,9 @@ import numpy as np
 from engines.oracles import HookOracle
 from engines.registry import place
 from engines.subjects import TOLERANCES, Subject
-from trimtab.interventions import Add
+from trimtab.engines.vllm import plugin, worker
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
+from trimtab.interventions import Add, Pin
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
@@ -19,12 +27,82 @@ from trimtab.sites import Site
 TOKENS = tuple(int(t) for t in np.random.default_rng(8).integers(3, 99, 80))
 OPTIONS: dict[str, Any] = {
     "dtype": "float32", "block_size": 32, "max_num_seqs": 8, "max_num_batched_tokens": 256, "max_logprobs": -1,
+    "enable_prefix_caching": False,
 }  # fmt: skip
 PARAMS: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0, "ignore_eos": True, "logprobs": -1}
 
 
-def main(kind: str, path: str) -> None:
-    """Run it."""
+def force() -> None:
+    """Compile on a CPU as on a GPU."""
+    import torch
+    import vllm._custom_ops  # noqa: F401 (what its kernels define must be there before it is looked for)
+    import vllm.compilation.passes.utility.fix_functionalization as known
+    from vllm.config import CompilationMode
+    from vllm.platforms.cpu import CpuPlatform
+
+    # A pass of the compiler names ops that the CPU build does not have.
+    library = torch.library.Library("_C", "FRAGMENT")
+    CpuPlatform.forced = library  # type: ignore[attr-defined]
+    with open(str(known.__file__), encoding="utf-8") as text:
+        for name in sorted(set(re.findall(r"torch\.ops\._C\.(\w+)", text.read()))):
+            if not hasattr(torch.ops._C, name):
+                library.define(name + "(Tensor x) -> ()")
+    original = CpuPlatform.check_and_update_config.__func__  # type: ignore[attr-defined]
+
+    def check(cls: Any, config: Any) -> None:
+        original(cls, config)
+        c = config.compilation_config
+        if c.mode == CompilationMode.DYNAMO_TRACE_ONCE:
+            c.mode, c.backend, c.compile_sizes = CompilationMode.VLLM_COMPILE, "inductor", []
+            c.splitting_ops = list(c._attention_ops)
+
+    CpuPlatform.check_and_update_config = classmethod(check)  # type: ignore[assignment]
+
+
+class Loads(logging.Handler):
+    """Counts compiled code that came from the cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        logger = logging.getLogger("vllm")
+        logger.addHandler(self)
+        logger.setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "Directly load" in record.getMessage()
+
+
+def start(path: str, plan: ResolvedPlan | None, off: Callable[[Any, ResolvedPlan], float]) -> dict[str, Any]:
+    """One engine, a plain request, and a steered one beside it where there is a plan."""
+    from safetensors.numpy import save
+    from vllm import LLM, SamplingParams
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    loads = Loads()
+    llm = LLM(path, **OPTIONS)
+    wanted = [SamplingParams(**PARAMS)]
+    if plan is not None:
+        llm.collective_rpc("trimtab_put", args=(save(dict(plan.vectors)),))
+        ticket = Ticket("k", 0, plan_json(plan), plan.first_position())
+        wanted.append(SamplingParams(**PARAMS, extra_args={KEY: ticket.to_text()}))
+    outputs = llm.generate([{"prompt_token_ids": list(TOKENS)}] * len(wanted), wanted, use_tqdm=False)
+    done = [o.outputs[0] for o in outputs]
+    found: dict[str, Any] = {"plain": off(done[0], ResolvedPlan()), "loaded": loads.count}
+    if plan is not None:
+        found["lost"] = str(done[1].stop_reason) if done[1].finish_reason == "error" else ""
+        if not found["lost"]:
+            found["steered"], found["effect"] = off(done[1], plan), off(done[1], ResolvedPlan())
+    logging.getLogger("vllm").removeHandler(loads)
+    llm.llm_engine.engine_core.shutdown()
+    del llm
+    cleanup_dist_env_and_memory()
+    return found
+
+
+def main(path: str) -> None:
+    """Plain; steered beside the cache that the plain one left; steered from its own; and, so that the canary is seen,
+    steered with the plain one's compiled code, which holds no op."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(path, dtype="float64", attn_implementation="eager").eval()
@@ -36,33 +114,29 @@ def main(kind: str, path: str) -> None:
         got = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
         return float(np.abs(got - want).max())
 
-    if kind == "plain":
-        from vllm import LLM, SamplingParams
+    force()
+    found = {"plain": start(path, None, off)}
+    plugin.register()
+    plan = plan_for(path, oracle)
+    found["cold"], found["warm"] = start(path, plan, off), start(path, plan, off)
+    worker.salt = lambda config: {}  # type: ignore[assignment]
+    found["stale"] = start(path, plan, off)
+    print(json.dumps(found))
 
-        llm = LLM(path, **OPTIONS)
-        (output,) = llm.generate([{"prompt_token_ids": list(TOKENS)}], SamplingParams(**PARAMS))
-        print(json.dumps({"plain": off(output.outputs[0], ResolvedPlan())}))
-        return
 
+def plan_for(path: str, oracle: HookOracle) -> ResolvedPlan:
+    """Two layers, two operators."""
     import trimtab
-    from trimtab.engines.vllm.generation import Batch, Order
 
-    engine: Any = trimtab.load_engine(path, "vllm", **OPTIONS)
+    engine = trimtab.load_engine(path, "transformers", dtype="float32", device="cpu")
     TOLERANCES["piecewise"] = TOLERANCES["vllm-compiled"]
     s = Subject("piecewise", engine, oracle)
-    plan = engine.resolve(place(s, Add(amount=0.5 * s.size(Site(1))), Site(1)), Prompt(TOKENS))
-    orders = [Order(TOKENS, p, dict(PARAMS)) for p in (ResolvedPlan(), plan)]
-    batch, found = Batch(engine, orders), {}
-    for index, output in batch:
-        if output.finished:
-            batch.whole(index, output.num_cached_tokens or 0, len(TOKENS) + 7)
-            found["steered" if index else "plain"] = off(output.outputs[0], orders[index].plan)
-            if index:
-                found["effect"] = off(output.outputs[0], ResolvedPlan())
-    batch.close()
-    engine.close()
-    print(json.dumps(found))
+    a = 0.5 * s.size(Site(1))
+    plan = place(s, Add(amount=a), Site(1)) | place(s, Pin(a), Site(2), 1, positions="generated")
+    return engine.resolve(plan, Prompt(TOKENS))
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # threads that vLLM leaves behind abort the process when the interpreter takes itself apart

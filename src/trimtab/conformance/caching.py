@@ -10,7 +10,6 @@ from trimtab.conformance.registry import check, ensure
 from trimtab.conformance.stands import Direct
 from trimtab.conformance.subject import NEW, Subject, watch
 from trimtab.engines.requests import ScoreRequest
-from trimtab.errors import SteeringLost
 from trimtab.interventions import Ablate, Add, Cap, Deltas, Gate, Pin
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt
@@ -157,25 +156,6 @@ def preemption(s: Subject) -> str:
     )
     rows = sum(len(d.samples[0].capture.positions) for d in done if d.samples[0].capture is not None)
     return f"{count} preemptions, {2 * rows} captured rows, off by {worst:.1g} nats"
-
-
-@check("workers")
-def lost_is_withheld(s: Subject) -> str:
-    """A request that the workers cannot steer is an error and not a plain answer; the next one is right."""
-    plan, prompt = s.place(Add(amount=s.push(s.first, 0.8)), s.first, 9), s.fresh(70)
-    request = s.ask(prompt, plan)
-    s.stand.forget(s.engine, s.resolved(request.plan, request.prompt))
-    try:
-        sample = s.one(request)
-    except SteeringLost as error:
-        said = str(error)
-    else:
-        plain = s.wanted(prompt, sample.tokens, EMPTY)
-        same = np.abs(plain - sample.logprobs).max() <= s.bounds.logprob
-        ensure(False, f"an answer was given without the vector{', and it is the plain one' if same else ''}")
-    worst = s.right(s.one(request), request, "the next request with the same plan")
-    worst = max(worst, s.right(s.one(s.ask(prompt)), s.ask(prompt), "the next plain request"))
-    return f"SteeringLost ({said[:60]}…); afterwards off by {worst:.1g} nats"
 
 
 @check("plugin")

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from trimtab.conformance.subject import Subject
 
 #: The modules that hold checks, in the order in which they run. The cost comes last: nothing waits for it.
-FAMILIES = ("edits", "stacking", "placing", "reading", "batching", "sampling", "caching", "refusing", "cost")
+FAMILIES = (
+    "edits",
+    "stacking",
+    "placing",
+    "reading",
+    "batching",
+    "sampling",
+    "caching",
+    "losing",
+    "refusing",
+    "cost",
+)
 #: What an engine may have and another not; a check that needs one is not on the list of an engine without it.
 FEATURES: dict[str, frozenset[str]] = {
     "reference": frozenset({"streams", "chunks"}),

@@ -147,7 +147,10 @@ class Grab:
     found: torch.Tensor | None = None
 
     def __call__(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
-        self.found = states(hidden, residual, self.rows)
+        found = states(hidden, residual, self.rows)
+        # What is read is looked at after the forward pass, when edits, and compiled code, have used the memory again.
+        shared = found.untyped_storage().data_ptr() == hidden.untyped_storage().data_ptr()
+        self.found = found.clone() if shared else found
 
 
 @dataclass(eq=False)

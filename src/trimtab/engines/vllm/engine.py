@@ -85,11 +85,18 @@ class VllmEngine(Tokenized, Engine):
         loop = Loop()
         try:
             loop.start(
-                {"model": name, "dtype": _dtype(dtype), "additional_config": extra, **shared, **options}
+                {"model": name, "dtype": _dtype(dtype), "additional_config": extra, **shared, **options},
+                extension_points.check,
             )
             return cls(loop, tokenizer, id=id or name, revision=revision)
-        except BaseException:
+        except BaseException as error:
             loop.close()
+            # vLLM's words for a model class that could not be imported; the reason is in its log alone.
+            if "failed to be inspected" in str(error) and find_spec("torchvision") is None:
+                raise MissingDependency(
+                    f"vLLM cannot load {name}: models that see images need torchvision, which is not installed. "
+                    "Install the torchvision that belongs to your torch"
+                ) from error
             raise
 
     def _attach(self) -> dict[str, Any]:

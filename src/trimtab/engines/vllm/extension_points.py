@@ -81,11 +81,29 @@ def check_version() -> None:
         log.warning("trimtab is tested on vllm%s, and this is %s", TESTED, __version__)
 
 
+def check(config: Any) -> None:
+    """Refuse what can be refused before a model is loaded: modes, and families by name."""
+    check_config(config)
+    check_family(config.model_config.architecture)
+
+
 def check_family(architecture: str) -> None:
     """Refuse a family whose layers hand on something else than one residual stream."""
     for name, why in REFUSED.items():
         if architecture.startswith(name):
             raise Unsupported(f"{architecture} is not steered: {why}")
+
+
+def check_layers(config: Any) -> None:
+    """Refuse kinds of layers that vLLM cannot compute here: it starts with them, and dies of the first request."""
+    inner = config.compilation_config.static_forward_context.values()
+    gated = any("GatedDeltaNet" in c.__name__ for layer in inner for c in type(layer).__mro__)
+    dtype = str(config.model_config.dtype).removeprefix("torch.")
+    if gated and config.device_config.device_type == "cpu" and dtype != "bfloat16":
+        raise Unsupported(
+            f"vLLM computes gated delta networks (linear attention) on a CPU in bfloat16 only, not in {dtype}: "
+            "load the model with dtype='bfloat16'"
+        )
 
 
 def check_config(config: Any) -> None:

@@ -19,12 +19,24 @@ from trimtab.errors import Unsupported
 
 
 def find_layers(model: nn.Module, count: int) -> tuple[str, list[nn.Module]]:
-    """(name, layers): the outermost list of `count` modules."""
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    """(name, layers): the outermost list of `count` modules, in the text model of one that also sees or hears: another
+    tower may have as many. Of several side by side, the largest."""
+    text = _text_model(model)
+    found = [(n, m) for n, m in text.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
-        raise Unsupported(f"{type(model).__name__} has no list of its {count} decoder layers")
-    name, layers = min(found, key=lambda item: item[0].count("."))
+        raise Unsupported(f"{type(text).__name__} has no list of its {count} decoder layers")
+    name, layers = min(
+        found, key=lambda item: (item[0].count("."), -sum(p.numel() for p in item[1].parameters()))
+    )
     return name, list(layers)
+
+
+def _text_model(model: nn.Module) -> nn.Module:
+    """The part of a multimodal model that reads and writes text, which vLLM knows; else the whole."""
+    try:
+        return model.get_language_model()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return model
 
 
 def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object], width: int) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -24,13 +24,19 @@ class Loop:
         self._thread.start()
         self.llm: Any = None
 
-    def start(self, arguments: dict[str, Any]) -> None:
-        """Load the engine."""
+    def start(self, arguments: dict[str, Any], check: Callable[[Any], None]) -> None:
+        """Load the engine. `check` is shown vLLM's configuration first, and may raise before anything is loaded."""
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        given = AsyncEngineArgs(**arguments)
+        config = given.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        check(config)
         # Not in the loop's thread: loading takes minutes, and installs signal handlers that want the main thread.
-        self.llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self.llm = AsyncLLM.from_vllm_config(
+            config, enable_log_requests=given.enable_log_requests, disable_log_stats=given.disable_log_stats
+        )
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in the loop."""

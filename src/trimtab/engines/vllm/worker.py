@@ -77,6 +77,7 @@ class Station:
         extension_points.check_config(config)
         model, text = runner.get_model(), config.model_config.hf_text_config
         extension_points.check_family(type(model).__name__)
+        extension_points.check_layers(config)
         width = config.model_config.get_hidden_size()
         name, blocks = layers.find_layers(model, text.num_hidden_layers)
         self.split = layers.is_split(model, blocks, functools.partial(_probe, runner, config), width)

@@ -1,0 +1,282 @@
+"""What 16 bits change, and whether it matters which engine a vector came from: `python -m benchmarks.dtypes --json`
+prints one line.
+
+For bfloat16 and float16, on the embedded model:
+
+* *States*: resid_post of every layer on the neutral texts, by Transformers and by vLLM, against Transformers in
+  float32. The error of a token is |x − x32| / |x32|; of a text, the median over its tokens without the first; intervals
+  are over texts.
+* *Dose response*: the honesty direction, extracted by Transformers and by vLLM in that format, steers vLLM; what is
+  measured is log p(honest) − log p(lie) on the held-out dilemmas, paired by dilemma.
+
+An engine's own noise is what changes when it does the same again in reverse order, so that other texts share its
+batches. A gap between the engines counts where its interval leaves 0 out and it is larger than that noise. Every gap is
+printed, and each that counts with its reasons; exit 1 where one has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trimtab import embedded
+from trimtab.data.contrast import Contrast
+from trimtab.data.neutral import neutral_texts
+from trimtab.demo.materials import Dilemma, Materials
+from trimtab.demo.settings import DemoSettings
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines import load_engine
+from trimtab.engines.base import Engine
+from trimtab.evaluation.log_ratio import Choice, measure
+from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference
+from trimtab.plans import SteeringPlan
+from trimtab.recipes import extract
+from trimtab.sites import Site
+
+DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.0, 0.3, 0.6), 3
+VLLM: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32, "max_num_batched_tokens": 1024}
+States = list[list[np.ndarray]]
+#: A gap that is left after its known cause is taken away, as a share of it, is another gap.
+LEFT = 0.25
+
+
+def states_of(engine: Engine, backwards: bool = False) -> States:
+    """resid_post [T, width] of every neutral text at every layer; `backwards`: in reverse order."""
+    order = -1 if backwards else 1
+    prompts = [engine.encode(t, bare=True) for t in neutral_texts()][::order]
+    captures = engine.capture(prompts, range(engine.info.n_layers))
+    return [[c[s] for s in sorted(c.values)] for c in captures[::order]]
+
+
+def errors(states: States, truth: States) -> np.ndarray:
+    """Relative errors [texts, layers]."""
+    return np.array([
+        [np.median(np.linalg.norm(x[1:] - t[1:], axis=1) / np.linalg.norm(t[1:], axis=1)) for x, t in zip(xs, ts)]
+        for xs, ts in zip(states, truth, strict=True)
+    ])  # fmt: skip
+
+
+def rounded(states: States, dtype: str) -> States:
+    """The states as the format stores them."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    return [[torch.from_numpy(x).to(kind).float().numpy() for x in xs] for xs in states]
+
+
+class Fused:
+    """Inside, norms and gated activations of a Transformers model compute in float32 and round once, as vLLM's fused
+    kernels do; Transformers rounds after every operation."""
+
+    def __init__(self, model: Any) -> None:
+        self.modules = [m for m in model.modules() if type(m).__name__.endswith(("RMSNorm", "MLP"))]
+
+    def __enter__(self) -> None:
+        for m in self.modules:
+            m.forward = _fused_norm(m) if type(m).__name__.endswith("RMSNorm") else _fused_mlp(m)
+
+    def __exit__(self, *_: object) -> None:
+        for m in self.modules:
+            del m.forward
+
+
+def _fused_norm(m: Any) -> Any:
+    def forward(x: Any) -> Any:
+        wide = x.float()
+        wide = wide / (wide.pow(2).mean(-1, keepdim=True) + m.variance_epsilon).sqrt()
+        return (wide * m.weight.float()).to(x.dtype)
+
+    return forward
+
+
+def _fused_mlp(m: Any) -> Any:
+    def forward(x: Any) -> Any:
+        gate, up = m.gate_proj(x).float(), m.up_proj(x).float()
+        return m.down_proj((m.act_fn(gate) * up).to(x.dtype))
+
+    return forward
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference between engines beside what one engine differs from itself, over the same items. `left` is what
+    remains of it, as a share, after each reason in turn is taken away."""
+
+    what: str
+    gap: Estimate
+    noise: Estimate
+    left: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is more than noise."""
+        found = self.gap.low > 0 or self.gap.high < 0
+        own = max(abs(self.noise.mean), abs(self.noise.low), abs(self.noise.high))
+        return bool(found and abs(self.gap.mean) > own)
+
+    @property
+    def explained(self) -> bool:
+        """Whether little is left of it."""
+        return abs(min(self.left.values(), key=abs, default=1.0)) <= LEFT
+
+    def __str__(self) -> str:
+        g, n = self.gap, self.noise
+        head = f"{self.what}: {g.mean:+.3g} [{g.low:+.3g}, {g.high:+.3g}], one engine's own {n.mean:+.2g}"
+        if not self.counts:
+            return f"{head}: no more than noise"
+        reasons = "; ".join(f"{100 * share:.0f} % left without {name}" for name, share in self.left.items())
+        return f"{head}: {reasons or 'no reason is known'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, and whether it counts and is explained."""
+        return {**asdict(self), "counts": self.counts, "explained": self.explained}
+
+
+def compare_states(
+    hf: States, fused: States, runs: tuple[States, States], truth: States, dtype: str
+) -> tuple[dict[str, Any], list[Gap]]:
+    """Errors per layer of each; vLLM's minus Transformers', and what is left of that without the reasons."""
+    found = {
+        "transformers": errors(hf, truth),
+        "transformers, fused": errors(fused, truth),
+        "vllm": errors(runs[0], truth),
+        "vllm, rounded": errors(rounded(runs[0], dtype), truth),
+    }
+    theirs, ours, again = found["transformers"], found["vllm"], errors(runs[1], truth)
+    gaps = []
+    for n in range(theirs.shape[1]):
+        gap = paired_difference(ours[:, n], theirs[:, n])
+        whole = [x[:, n] for x in (found["vllm, rounded"], theirs, found["transformers, fused"])]
+        total = gap.mean or 1.0
+        left = {
+            "the rounding of a stored state": float((whole[0] - whole[1]).mean() / total),
+            "the roundings inside norms and activations, too": float((whole[0] - whole[2]).mean() / total),
+        }
+        noise = paired_difference(again[:, n], ours[:, n])
+        gaps.append(Gap(f"{dtype}, error of states after layer {n}", gap, noise, left))
+    layers = {k: [asdict(mean_interval(x[:, n])) for n in range(x.shape[1])] for k, x in found.items()}
+    return layers, gaps
+
+
+def curve(
+    engine: Engine, vectors: ConceptVectors, items: Sequence[Dilemma], backwards: bool = False
+) -> np.ndarray:
+    """Signed log-ratios [doses, dilemmas]."""
+    order = -1 if backwards else 1
+    choice = Choice.of(engine, items[0].messages)
+    prompts = [engine.encode(list(d.messages)) for d in items][::order]
+    signs, found = np.array([d.sign for d in items]), []
+    for dose in DOSES:
+        plan = SteeringPlan.add(vectors, dose=dose, layers=[LAYER]) if dose else None
+        found.append(measure(engine, prompts, choice, plan).log_ratio[::order] * signs)
+    return np.array(found)
+
+
+def turned(contrast: Contrast) -> Contrast:
+    """The same pairs in reverse order."""
+    return replace(
+        contrast,
+        positive=contrast.positive[::-1],
+        negative=contrast.negative[::-1],
+        groups=contrast.groups[::-1],
+    )
+
+
+def compare_vectors(hf: Engine, engine: Engine, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
+    """Both engines' vectors steer vLLM."""
+    theirs, ours = (extract(e, [materials.honesty], layers=[LAYER]) for e in (hf, engine))
+    again = extract(engine, [turned(materials.honesty)], layers=[LAYER])
+    curves = {
+        "transformers": curve(engine, theirs, materials.held_out),
+        "vllm": curve(engine, ours, materials.held_out),
+        "vllm, again": curve(engine, again, materials.held_out, backwards=True),
+    }
+    gaps = [
+        Gap(
+            f"{engine.info.dtype}, dose response at {dose:+g}",
+            paired_difference(curves["transformers"][i], curves["vllm"][i]),
+            paired_difference(curves["vllm, again"][i], curves["vllm"][i]),
+        )
+        for i, dose in enumerate(DOSES)
+    ]
+    a, b, c = (v.direction("honest", Site(LAYER)) for v in (theirs, ours, again))
+    told = {
+        "doses": DOSES,
+        "curves": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
+        "one_minus_cosine": {"transformers": _apart(a, b), "vllm, again": _apart(c, b)},
+        "typical_norm_ratio": {"transformers": _ratio(a, b), "vllm, again": _ratio(c, b)},
+    }
+    return told, gaps
+
+
+def _apart(a: Direction, b: Direction) -> float:
+    return float(1.0 - a.unit.astype(np.float64) @ b.unit.astype(np.float64))
+
+
+def _ratio(a: Direction, b: Direction) -> float:
+    assert a.typical_norm is not None and b.typical_norm is not None
+    return a.typical_norm / b.typical_norm
+
+
+def run(dtype: str, truth: States, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
+    """Everything in one format."""
+    hf: Any = load_engine("embedded", "transformers", dtype=dtype)
+    engine = load_engine("embedded", "vllm", dtype=dtype, **VLLM)
+    try:
+        print(f"{dtype}: states", file=sys.stderr, flush=True)
+        plain = states_of(hf)
+        with Fused(hf.model):
+            fused = states_of(hf)
+        runs = states_of(engine), states_of(engine, backwards=True)
+        layers, gaps = compare_states(plain, fused, runs, truth, dtype)
+        print(f"{dtype}: dose response", file=sys.stderr, flush=True)
+        vectors, more = compare_vectors(hf, engine, materials)
+    finally:
+        engine.close()
+    return {"error_of_states": layers, **vectors}, [*gaps, *more]
+
+
+def study(dtypes: Sequence[str]) -> dict[str, Any]:
+    """All formats."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    materials = Materials.read(embedded.data("pairs.jsonl").parent, DemoSettings())
+    truth, found, gaps = states_of(load_engine("embedded", "transformers", dtype="float32")), {}, []
+    for dtype in dtypes:
+        found[dtype], more = run(dtype, truth, materials)
+        gaps += more
+    for gap in gaps:
+        print(gap, file=sys.stderr)
+    counting = [g for g in gaps if g.counts]
+    return {
+        "gaps": len(counting),
+        "unexplained": [g.what for g in counting if not g.explained],
+        "detail": {
+            **found,
+            "texts": len(truth),
+            "dilemmas": len(materials.held_out),
+            "gaps": [g.to_json() for g in gaps],
+        },
+    }
+
+
+def main() -> None:
+    """Print the result; exit 1 where a gap has no reason."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line instead of a table")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="one format only [default: both]")
+    given = parser.parse_args()
+    found = study(given.dtype or DTYPES)
+    print(json.dumps(found) if given.json else json.dumps(found, indent=1))
+    if found["unexplained"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

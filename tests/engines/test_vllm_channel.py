@@ -1,0 +1,143 @@
+"""What passes between the front end and the workers: records, the channel, arrays sent ahead. Without vLLM."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from trimtab.engines.vllm import channel, ledger
+from trimtab.engines.vllm.ledger import Ledger
+from trimtab.engines.vllm.shelf import Shelf
+from trimtab.errors import SteeringLost
+from trimtab.readouts import Readout
+from trimtab.sites import Site
+
+pytestmark = pytest.mark.engine
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_put_together_by_position_and_the_last_one_wins():
+    book = Ledger()
+    record = book.open("k", 10)
+    rows = np.arange(20, dtype=np.float32).reshape(10, 2)
+    book.take([("k", "id", 4, 3, "")], [(("k", "id", 1, "", ((4, 7),)), rows[4:7])])
+    book.take([("k", "id", 0, 5, "")], [(("k", "id", 1, "", ((0, 1), (2, 5))), rows[[0, 2, 3, 4]] + 100)])
+    assert np.array_equal(record.rows(1, np.array([0, 2, 4, 6])), [*(rows[[0, 2, 4]] + 100), rows[6]])
+    with pytest.raises(SteeringLost, match="1 of 2"):
+        record.rows(1, np.array([0, 1]))
+    book.whole(record, 0, 7)
+
+
+def test_waiting_ends_with_the_result_with_a_loss_or_with_patience(monkeypatch):
+    book = Ledger()
+    record = book.open("k", 10)
+    done = []
+    waiter = threading.Thread(target=lambda: done.append(book.whole(record, 2, 6)))
+    waiter.start()
+    book.take([("k", "id", 2, 3, "")], [])
+    assert not done
+    book.take([("k", "id", 5, 1, "")], [])
+    waiter.join(5)
+    assert done == [None]
+    monkeypatch.setattr(ledger, "PATIENCE", 0.05)
+    with pytest.raises(SteeringLost, match="did not arrive"):
+        book.whole(record, 0, 6)
+    book.take([("k", "id", 0, 2, "layers [3] were never reached")], [])
+    with pytest.raises(SteeringLost, match="never reached"):
+        book.whole(record, 0, 6)
+    book.close("k")
+    book.take([("k", "id", 0, 2, "")], [(("k", "id", 1, "", ((0, 1),)), np.zeros((1, 2), np.float32))])
+    assert len(book) == 0
+
+
+# --- the channel ---------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(monkeypatch):
+    monkeypatch.setattr(channel, "BEHIND", 4)
+    gate, got, sent = threading.Event(), [], []
+
+    def take(reports, results):
+        gate.wait(10)
+        got.append((reports, results))
+
+    receiver, sender = channel.Receiver(take), channel.Sender()
+    sender.attach(receiver.address)
+    rows = np.arange(6 << 16, dtype=np.float32).reshape(6, -1)  # beyond what a socket's own buffer swallows
+
+    def work() -> None:
+        for n in range(60):
+            sender([("k", f"id{n}", n, 6, "")], [(("k", f"id{n}", 1, "", ((n, n + 6),)), rows + n)])
+            sent.append(n)
+
+    worker_thread = threading.Thread(target=work)
+    worker_thread.start()
+    worker_thread.join(1.0)
+    behind = len(sent)
+    gate.set()
+    worker_thread.join(20)
+    for _ in range(200):
+        if len(got) == 60:
+            break
+        time.sleep(0.05)
+    receiver.close()
+    sender.close()
+    assert behind < 20, "the worker never waited"
+    assert [r[0][1] for r, _ in got] == [f"id{n}" for n in range(60)]
+    assert all(np.array_equal(found[0][1], rows + n) for n, (_, found) in enumerate(got))
+
+
+# --- arrays --------------------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """Notes what is sent."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def __call__(self, method: str, *args: object) -> None:
+        self.calls.append((method, *args))
+
+    def count(self, method: str) -> int:
+        return sum(m == method for m, *_ in self.calls)
+
+
+def test_arrays_are_sent_once_kept_while_used_and_dropped_when_there_are_too_many():
+    workers = Workers()
+    shelf = Shelf(workers, idle=3 * 40)
+    arrays = {f"a{i}": np.full(10, i, np.float32) for i in range(6)}
+    held = [shelf.hold({n: a}) for n, a in arrays.items()]
+    shelf.hold({"a0": arrays["a0"]})
+    assert workers.count("trimtab_put") == 6
+    for names in held:
+        shelf.release(names)
+    dropped = [n for m, *rest in workers.calls if m == "trimtab_drop" for n in rest[0]]
+    assert dropped == ["a1", "a2"]  # a0 is still used; three idle ones may stay
+    shelf.hold({"a1": arrays["a1"], "a5": arrays["a5"]})
+    assert workers.count("trimtab_put") == 7
+    shelf.forget()
+    shelf.hold({"a5": arrays["a5"]})
+    assert workers.count("trimtab_put") == 8
+    for names in (("a0",), ("a1", "a5"), ("a5",)):
+        shelf.release(names)
+
+
+def test_readouts_go_by_their_content():
+    workers = Workers()
+    shelf = Shelf(workers)
+    site = Site(2)
+
+    def readout(concept: str, value: float) -> Readout:
+        return Readout((concept,), {site: np.full((1, 4), value)}, {site: np.zeros(1)}, {site: np.ones(1)})
+
+    names = [shelf.hold_readout(readout(c, v)) for c, v in (("a", 1.0), ("b", 1.0), ("a", 2.0))]
+    assert names[0] == names[1] != names[2]
+    assert workers.count("trimtab_put_readout") == 2
