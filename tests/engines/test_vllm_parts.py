@@ -121,7 +121,7 @@ def test_the_residual_convention_is_measured_and_steering_reads_the_state(how, s
     model, x = Model(how), torch.randn(4, WIDTH)
     name, blocks = layers.find_layers(model, 3)
     assert name == "inner.layers"
-    assert layers.is_split(model, blocks, lambda: model(x), WIDTH) is split
+    assert layers.is_split(model, list(blocks.values()), lambda: model(x), WIDTH) is split
     plain = model(x)
     states: list[torch.Tensor] = []
 
@@ -174,7 +174,7 @@ def test_classes_are_wrapped_once_and_other_instances_stay_plain():
         def visit(self, layer, hidden, residual):
             calls.append(layer)
 
-    blocks = list(model.inner.layers)
+    blocks = dict(enumerate(model.inner.layers))
     for _ in range(2):
         layers.attach(blocks, op.enlist(Count(range(3), WIDTH, lambda *_: None)), False)
     assert torch.equal(other(x), plain) and not calls
@@ -379,6 +379,7 @@ def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_n
 
 def config(**changes: object) -> SimpleNamespace:
     parallel = {"pipeline_parallel_size": 1, "data_parallel_size": 1, "enable_dbo": False}
+    parallel |= {"distributed_executor_backend": "mp"}
     parallel |= {k: v for k, v in changes.items() if k in parallel}
     rest = {"use_v2_model_runner": False, "speculative_config": None, "kv_transfer_config": None}
     rest |= {k: v for k, v in changes.items() if k in rest}
@@ -396,7 +397,7 @@ def config(**changes: object) -> SimpleNamespace:
     [
         ({"use_v2_model_runner": True}, "V2"),
         ({"device": "cuda"}, "CPU"),
-        ({"pipeline_parallel_size": 2}, "pipeline"),
+        ({"pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}, "pipeline"),
         ({"data_parallel_size": 2}, "data"),
         ({"enable_dbo": True}, "overlap"),
         ({"speculative_config": object()}, "speculative"),

@@ -36,11 +36,12 @@ class Units:
 
 @dataclass(eq=False)
 class Measure:
-    """Coordinates [n] of some rows at a gate's site, read by a later edit of the same step."""
+    """Coordinates [n] of some rows at a gate's site, in `layer`, read by a later edit of the same step."""
 
     rows: Rows
     units: Units
     found: torch.Tensor | None = None
+    layer: int = 0
 
     def __call__(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
         self.found = torch.linalg.vecdot(states(hidden, residual, self.rows), self.units.get())

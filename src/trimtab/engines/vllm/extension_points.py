@@ -34,6 +34,12 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.sample_tokens", (), "say who was lost"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner._dummy_run", (), "keep warm-ups plain"),
     (
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner.sync_and_gather_intermediate_tensors",
+        ("intermediate_tensors",),
+        "tell the next worker of a pipeline",
+    ),
+    (
         "vllm.v1.core.sched.scheduler",
         "Scheduler.update_from_output",
         ("scheduler_output", "model_runner_output"),
@@ -94,7 +100,9 @@ def check_config(config: Any) -> None:
     refused = {
         "the V2 model runner (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
         "devices other than the CPU": config.device_config.device_type != "cpu",
-        "pipeline parallelism": parallel.pipeline_parallel_size > 1,
+        "pipeline parallelism over other than local processes (distributed_executor_backend=mp)": (
+            parallel.pipeline_parallel_size > 1 and parallel.distributed_executor_backend != "mp"
+        ),
         "data parallelism": parallel.data_parallel_size > 1,
         "context parallelism": getattr(parallel, "prefill_context_parallel_size", 1) > 1
         or getattr(parallel, "decode_context_parallel_size", 1) > 1,

@@ -8,7 +8,7 @@ so it is measured: a few tokens go through the model, and what the module after 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,14 +17,21 @@ from torch import nn
 from trimtab.engines.vllm import op
 from trimtab.errors import Unsupported
 
+#: What vLLM puts in the place of a layer that another worker has.
+ELSEWHERE = "PPMissingLayer"
 
-def find_layers(model: nn.Module, count: int) -> tuple[str, list[nn.Module]]:
-    """(name, layers): the outermost list of `count` modules."""
+
+def find_layers(model: nn.Module, count: int) -> tuple[str, dict[int, nn.Module]]:
+    """(name, layers by their number in the model): the outermost list of `count` modules, without those that are in
+    another worker of a pipeline."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
         raise Unsupported(f"{type(model).__name__} has no list of its {count} decoder layers")
     name, layers = min(found, key=lambda item: item[0].count("."))
-    return name, list(layers)
+    here = {n: m for n, m in enumerate(layers) if type(m).__name__ != ELSEWHERE}
+    if not here or list(here) != list(range(min(here), max(here) + 1)):
+        raise Unsupported(f"the layers {sorted(here)} of {count} in this worker are not a slice of the model")
+    return name, here
 
 
 def is_split(model: nn.Module, layers: list[nn.Module], run: Callable[[], object], width: int) -> bool:
@@ -98,9 +105,9 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3 * float(b.float().abs().max())))
 
 
-def attach(layers: list[nn.Module], index: int, split: bool) -> None:
-    """Make every layer call the op of kernel `index`; each class is wrapped once."""
-    for number, layer in enumerate(layers):
+def attach(layers: Mapping[int, nn.Module], index: int, split: bool) -> None:
+    """Make every layer, by number, call the op of kernel `index`; each class is wrapped once."""
+    for number, layer in layers.items():
         kind = type(layer)
         if not hasattr(kind, "trimtab_on"):
             kind.trimtab_on = False  # type: ignore[attr-defined]
