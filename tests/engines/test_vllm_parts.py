@@ -22,8 +22,8 @@ from trimtab.engines.vllm import (  # noqa: E402
     ledger,
     losses,
     op,
+    runners,
     seeds,
-    worker,
 )
 from trimtab.engines.vllm.kernel import Kernel  # noqa: E402
 from trimtab.engines.vllm.ledger import Ledger  # noqa: E402
@@ -363,7 +363,7 @@ def test_a_family_without_one_residual_stream_is_refused_by_name():
 def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_not():
     output, told = SimpleNamespace(), SimpleNamespace(extra_args={KEY: "whatever"})
     runner = SimpleNamespace(execute_model=lambda scheduled: "ran", sample_tokens=lambda grammar: output)
-    worker.refuse(runner, "speculation")
+    runners.refuse(runner, "speculation")
     new = [
         SimpleNamespace(req_id="a", sampling_params=told),
         SimpleNamespace(req_id="b", sampling_params=SimpleNamespace(extra_args={"other": 1})),

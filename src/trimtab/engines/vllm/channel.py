@@ -26,8 +26,8 @@ Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
 
 
 class Sender:
-    """The end of one worker, the `part`-th of `parts`. Until somebody is attached there is nobody to tell, and nothing is
-    kept."""
+    """The end of one worker, the `part`-th of `parts`. Until somebody is attached there is nobody to tell, and nothing
+    is kept."""
 
     def __init__(self, part: int = 0, parts: int = 1) -> None:
         self._part = (part, parts)

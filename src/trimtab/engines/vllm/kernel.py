@@ -102,13 +102,19 @@ class Kernel:
         lose(spans, lost or {})
         self.step = self.steps.build(spans) if spans else None
 
-    def receive(self, lost: Mapping[str, str], found: Sequence[np.ndarray]) -> None:
-        """What the worker with the layers before these says of the step: who is lost, and its coordinates of gates."""
+    def receive(self, lost: Mapping[str, str] | None, found: Sequence[np.ndarray]) -> None:
+        """What the worker with the layers before these says of the step: who is lost, and its coordinates of gates;
+        None where it said nothing."""
         if self.step is None:
+            return
+        if lost is None:
+            self.step.broken = "the worker with the layers before these does not say that it steered"
             return
         lose(self.step.spans, lost)
         if len(found) != len(self.step.coming):
-            self.step.broken = f"{len(found)} gates came from the layers before, and not {len(self.step.coming)}"
+            self.step.broken = (
+                f"{len(found)} gates came from the layers before, and not {len(self.step.coming)}"
+            )
             return
         for measure, coordinates in zip(self.step.coming, found):
             if len(coordinates):

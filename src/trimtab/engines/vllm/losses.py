@@ -19,9 +19,10 @@ ATTRIBUTE = "trimtab_lost"
 
 
 def tell(output: Any, lost: Mapping[str, str]) -> None:
-    """Put losses on the output of a step."""
+    """Put losses on the output of a step, or on what becomes its output once it is copied from the device."""
     if lost and output is not None:
-        setattr(output, ATTRIBUTE, dict(lost))
+        inner = getattr(output, "model_runner_output", None) or getattr(output, "_model_runner_output", None)
+        setattr(output if inner is None else inner, ATTRIBUTE, dict(lost))
 
 
 def install() -> None:

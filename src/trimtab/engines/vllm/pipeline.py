@@ -1,8 +1,8 @@
 """Several workers of one model: where this one stands, what they agree on at load, what the next must know of a step.
 
-With pipeline parallelism every worker has a slice of the layers, and what it found in a step goes with the states to the
-one that has the next: coordinates of gates whose edits lie further down, and which requests are lost. It is one tensor
-of bytes, because vLLM's channel between workers takes tensors only.
+With pipeline parallelism every worker has a slice of the layers, and what it found in a step goes with the states to
+the one that has the next: coordinates of gates whose edits lie further down, and which requests are lost. It is one
+tensor of bytes, because vLLM's channel between workers takes tensors only.
 """
 
 from __future__ import annotations
@@ -76,8 +76,17 @@ def agree(place: Place, probe: Callable[[], bool]) -> bool:
         raise Unsupported(refused)
     known = {split for split, _ in verdicts if split is not None}
     if len(known) != 1:
-        raise Unsupported("the workers do not agree on what the layers of the model return; it is not steered")
+        raise Unsupported(
+            "the workers do not agree on what the layers of the model return; it is not steered"
+        )
     return known.pop()
+
+
+def empty_states(runner: Any, tokens: int) -> Any:
+    """What the worker with the layers before these hands on, of so many tokens."""
+    return runner.get_model().make_empty_intermediate_tensors(
+        batch_size=tokens, dtype=runner.model_config.dtype, device=runner.device
+    )
 
 
 def pack(lost: Mapping[str, str], gates: Sequence[np.ndarray], tensors: int) -> torch.Tensor:
@@ -93,8 +102,10 @@ def pack(lost: Mapping[str, str], gates: Sequence[np.ndarray], tensors: int) -> 
     return torch.from_numpy(out)
 
 
-def unpack(packed: torch.Tensor) -> tuple[dict[str, str], list[np.ndarray]]:
-    """What `pack` was given."""
+def unpack(packed: torch.Tensor | None) -> tuple[dict[str, str] | None, list[np.ndarray]]:
+    """What `pack` was given; None and nothing where nothing came."""
+    if packed is None:
+        return None, []
     data = packed.cpu().numpy().tobytes()
     end = _PREFIX + int.from_bytes(data[:_PREFIX], "little")
     lost, gates = msgspec.msgpack.decode(data[_PREFIX:end])

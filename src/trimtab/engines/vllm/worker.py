@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from trimtab import __version__
-from trimtab.engines.vllm import blocks, extension_points, layers, losses, op, pipeline, seeds
+from trimtab.engines.vllm import extension_points, layers, op, pipeline, runners
 from trimtab.engines.vllm.channel import Sender
-from trimtab.engines.vllm.kernel import Item, Kernel
-from trimtab.engines.vllm.ticket import KEY
+from trimtab.engines.vllm.kernel import Kernel
 from trimtab.errors import Unsupported
 
 log = logging.getLogger("vllm.trimtab")
@@ -43,7 +42,7 @@ def patch(worker_class: Any) -> None:
                 str(error) if expected else f"the probe of the model failed: {type(error).__name__}: {error}"
             )
             self.trimtab, self.trimtab_refusal = None, why
-            refuse(self.model_runner, why)
+            runners.refuse(self.model_runner, why)
             log.warning("trimtab: this model cannot be steered: %s", why, exc_info=not expected)
         return result
 
@@ -96,93 +95,11 @@ class Station:
             "split": self.split,
             "version": __version__,
         }
-        watch(runner, self.kernel, self.place)
+        runners.Watch(runner, self.kernel, self.place)
 
     def _send(self, reports: Any, results: Any) -> None:
         # Workers that share layers hold the same states; each of them says that it steered them.
         self.sender(reports, results if self.place.tensor == 0 else [])
-
-
-def watch(runner: Any, kernel: Kernel, place: pipeline.Place) -> None:
-    """Tell the kernel of every batch, before and after its forward pass."""
-    prepare, execute, dummy = runner._prepare_inputs, runner.execute_model, runner._dummy_run
-    sample, gather = runner.sample_tokens, runner.sync_and_gather_intermediate_tensors
-    lost: dict[str, str] = {}
-    spoiled = blocks.Spoiled(runner)
-
-    def prepared(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
-        # Only afterwards are the order of the batch and the positions final.
-        result = prepare(scheduled, *args, **kwargs)
-        seeds.protect(runner, scheduled)
-        kernel.fill(items(runner, scheduled), spoiled.met(scheduled))
-        return result
-
-    def executed(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
-        kernel.begin()
-        kernel.finish(scheduled.finished_req_ids)
-        lost.clear()
-        result = execute(scheduled, *args, **kwargs)
-        lost.update(kernel.harvest())
-        blocks.clean(runner, lost)
-        spoiled.add(lost)
-        if not place.last and kernel.onward is not None:
-            # In an object of its own: a replayed graph hands out the same one each time.
-            told = pipeline.pack(lost, kernel.onward, place.tensors)
-            result = type(result)({**result.tensors, pipeline.KEY: told})
-        return result
-
-    def gathered(count: int, states: Any, *args: Any, **kwargs: Any) -> Any:
-        if runner.intermediate_tensors is None:
-            # vLLM makes them in a warm-up, which it leaves out on a CPU without compiling; then it fails here (0.32).
-            runner.intermediate_tensors = _empty_states(runner, runner.max_num_tokens)
-        if states is not None:
-            told = states.tensors.pop(pipeline.KEY, None)
-            if told is not None:
-                kernel.receive(*pipeline.unpack(told))
-        return gather(count, states, *args, **kwargs)
-
-    def sampled(*args: Any, **kwargs: Any) -> Any:
-        output = sample(*args, **kwargs)
-        losses.tell(output, lost)
-        return output
-
-    def dummied(*args: Any, **kwargs: Any) -> Any:
-        kernel.begin()
-        return dummy(*args, **kwargs)
-
-    runner._prepare_inputs, runner.execute_model, runner._dummy_run = prepared, executed, dummied
-    runner.sample_tokens, runner.sync_and_gather_intermediate_tensors = sampled, gathered
-
-
-def refuse(runner: Any, why: str) -> None:
-    """Nothing is steered here: a request that comes with a ticket all the same is lost, and not served plain."""
-    execute, sample, lost = runner.execute_model, runner.sample_tokens, {}
-
-    def executed(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
-        lost.clear()
-        for new in scheduled.scheduled_new_reqs:
-            if new.sampling_params is not None and KEY in (new.sampling_params.extra_args or {}):
-                lost[new.req_id] = why
-        return execute(scheduled, *args, **kwargs)
-
-    def sampled(*args: Any, **kwargs: Any) -> Any:
-        output = sample(*args, **kwargs)
-        losses.tell(output, lost)
-        return output
-
-    runner.execute_model, runner.sample_tokens = executed, sampled
-
-
-def items(runner: Any, scheduled: Any) -> list[Item]:
-    """The batch, in the order of its rows."""
-    batch, found, at = runner.input_batch, [], 0
-    for i, id in enumerate(batch.req_ids):
-        count = scheduled.num_scheduled_tokens[id]
-        params = runner.requests[id].sampling_params
-        extra = None if params is None else params.extra_args
-        found.append(Item(id, at, at + count, int(batch.num_computed_tokens_cpu[i]), extra))
-        at += count
-    return found
 
 
 def _probe(runner: Any, config: Any, place: pipeline.Place) -> None:
@@ -201,7 +118,7 @@ def _probe(runner: Any, config: Any, place: pipeline.Place) -> None:
         runner._set_active_loras((0,), (0,) * 4, set())
     given = {}
     if not place.first:
-        given["intermediate_tensors"] = _empty_states(runner, len(ids))
+        given["intermediate_tensors"] = pipeline.empty_states(runner, len(ids))
         for states in given["intermediate_tensors"].tensors.values():
             states.copy_(torch.linspace(-1, 1, states.numel()).sin().view(states.shape))
     inner = config.compilation_config.static_forward_context.values()
@@ -216,13 +133,6 @@ def _probe(runner: Any, config: Any, place: pipeline.Place) -> None:
 
 def _bounded(module: Any, args: Any, output: Any) -> Any:
     return torch.nan_to_num(output).clamp(-1, 1) if torch.is_tensor(output) else output
-
-
-def _empty_states(runner: Any, tokens: int) -> Any:
-    """What the worker with the layers before these hands on, of so many tokens."""
-    return runner.get_model().make_empty_intermediate_tensors(
-        batch_size=tokens, dtype=runner.model_config.dtype, device=runner.device
-    )
 
 
 # --- RPC methods of the worker ------------------------------------------------------------------------------------
