@@ -14,6 +14,7 @@ import torch
 
 from trimtab.directions import content_hash
 from trimtab.engines.vllm.bank import Bank
+from trimtab.engines.vllm.edits import Edit, GeneralEdit
 from trimtab.engines.vllm.programs import Programs
 from trimtab.engines.vllm.steps import Span, Step, Steps, Tracked
 from trimtab.engines.vllm.ticket import Ticket, ticket_of
@@ -40,7 +41,7 @@ Address = tuple[str, str, int, str, tuple[tuple[int, int], ...]]
 
 class Kernel:
     """`layers` are the decoder layers of this worker, of `depth` in all. `send(reports, [(address, rows)])` passes
-    results on."""
+    results on. `body` is "torch" or "triton"; without it, Triton's on a GPU and torch's elsewhere."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Kernel:
         capacity: int = 1024,
         depth: int | None = None,
         device: torch.device | str = "cpu",
+        body: str | None = None,
     ) -> None:
         self.layers = frozenset(layers)
         self.depth = depth or max(self.layers) + 1
@@ -59,7 +61,7 @@ class Kernel:
         self.readouts: dict[str, dict[int, torch.Tensor]] = {}
         self.bank = Bank(capacity, width, device)
         self.programs = Programs(self.bank)
-        self.steps = Steps(self.bank, self.layers)
+        self.steps = Steps(self.bank, self.layers, _body(body, self.bank.rows.device))
         self.tracked: dict[str, Tracked | None] = {}
         self.step: Step | None = None
         #: Coordinates of gates for the worker with the next layers; None after a step in which nothing was due.
@@ -221,6 +223,14 @@ class Kernel:
             "arrays": len(self.arrays),
             "readouts": len(self.readouts),
         }
+
+
+def _body(name: str | None, device: torch.device) -> Callable[[GeneralEdit], Edit] | None:
+    if (name or ("triton" if device.type == "cuda" else "torch")) == "torch":
+        return None
+    from trimtab.engines.vllm.triton_body import Launch
+
+    return Launch.of
 
 
 def lose(spans: Iterable[Span], lost: Mapping[str, str]) -> None:

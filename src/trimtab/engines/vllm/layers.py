@@ -112,9 +112,8 @@ def attach(layers: Mapping[int, nn.Module], index: int, split: bool) -> None:
         if not hasattr(kind, "trimtab_on"):
             kind.trimtab_on = False  # type: ignore[attr-defined]
             kind.forward = _calling(kind.forward)
-        place = next(layer.parameters()).device
         # A buffer, like a weight: the compiler takes it as an input, and not as a constant of this layer's graph.
-        layer.register_buffer("trimtab_address", op.address(index, number).to(place), persistent=False)
+        layer.register_buffer("trimtab_address", op.address(index, number), persistent=False)
         layer.trimtab_split, layer.trimtab_on = split, True  # type: ignore[assignment]
 
 

@@ -6,14 +6,14 @@ again after a preemption. Nothing here asks which of these it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from trimtab.engines.vllm.bank import Bank
 from trimtab.engines.vllm.compiling import Segment, compile_edits, rows_of_spans
-from trimtab.engines.vllm.edits import GeneralEdit, Grab, Measure, Stage, states
+from trimtab.engines.vllm.edits import Edit, GeneralEdit, Grab, Measure, Stage, states
 from trimtab.engines.vllm.programs import Stretch
 from trimtab.engines.vllm.ticket import Ticket
 from trimtab.prompts import Range
@@ -87,10 +87,13 @@ class Steps:
     """Builds steps. The edits of a step are kept for the next one, because a decoding batch rarely changes.
 
     `layers` are those of this worker. The edits of all others are compiled too: a gate's site may be in another worker.
+    `body` turns the torch form of an edit into that of another backend.
     """
 
-    def __init__(self, bank: Bank, layers: frozenset[int]) -> None:
-        self.bank, self.layers = bank, layers
+    def __init__(
+        self, bank: Bank, layers: frozenset[int], body: Callable[[GeneralEdit], Edit] | None = None
+    ) -> None:
+        self.bank, self.layers, self.body = bank, layers, body
         self._key: tuple[tuple[int, int, str], ...] | None = None
         self._edits: dict[int, Stage] = {}
         self._coming: list[Measure] = []
@@ -119,6 +122,10 @@ class Steps:
             self._edits = {}
             compile_edits(segments, self.bank, self._edits)
             self._coming, self._going = crossings(self._edits, min(self.layers), max(self.layers))
+            for layer in self._edits.keys() & self.layers:
+                edit = self._edits[layer].edit
+                if self.body is not None and isinstance(edit, GeneralEdit):
+                    self._edits[layer].edit = self.body(edit)
             # A program that came and went may hold other rows of the bank when it comes again, and a table moves on.
             self._key = None if any(s.program.moves_with_position for s in segments) else key
         return self._edits
