@@ -111,10 +111,11 @@ class Runner:
             hidden = torch.from_numpy(x - residual if self.split else x.copy())
             if layer != skip:
                 self.kernel.visit(layer, hidden, torch.from_numpy(residual) if self.split else None)
-            done = hidden.numpy() + residual if self.split else hidden.numpy()
+            done = hidden.numpy() + residual if self.split else hidden.numpy().copy()
             for item, (id, p, n) in zip(items, chunks):
                 self.after.setdefault(id, np.full((LAYERS, LENGTH, WIDTH), np.nan, np.float32))
                 self.after[id][layer, p : p + n] = done[item.start : item.stop]
+            hidden.fill_(1e9)  # the next layer's norm writes into what it is given
         self.lost = self.kernel.harvest()
 
 
@@ -169,10 +170,11 @@ def test_what_is_not_addressed_keeps_its_bits(world):
     assert [tuple(x) for x in np.argwhere(changed)] == [(1, 4), (1, 5)]
 
 
-def test_captures_and_readings_are_delivered_by_position(world):
+@pytest.mark.parametrize("split", [False, True], ids=["one tensor", "two tensors"])
+def test_captures_and_readings_are_delivered_by_position(world, split):
     plan = world.resolve(place(world, Add(amount=4.0), Site(2)))
     rows = {2: np.eye(3, WIDTH, dtype=np.float32)}
-    runner = Runner(world, split=True)
+    runner = Runner(world, split)
     runner.kernel.put_readout("r", rows)
     runner.admit("a", plan, capture=(0, 2), ranges=((3, 7), (12, None)), readout="r", reads_from=14)
     runner.admit("b", plan, capture=(2,), ranges=((0, None),), at="before")

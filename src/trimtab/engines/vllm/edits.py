@@ -148,7 +148,10 @@ class Grab:
     found: torch.Tensor | None = None
 
     def __call__(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
-        self.found = states(hidden, residual, self.rows)
+        found = states(hidden, residual, self.rows)
+        # Of a float32 stream in one tensor, a slice of rows is a window: edits and the next layer write through it.
+        window = residual is None and isinstance(self.rows, slice) and found.dtype == hidden.dtype
+        self.found = found.clone() if window else found
 
 
 #: What moves states: called with `hidden` and `residual`, it moves `hidden` in place.

@@ -111,7 +111,7 @@ def _probe(runner: Any, config: Any, place: pipeline.Place) -> None:
 
     ids = torch.arange(4, device=runner.device) % config.model_config.get_vocab_size()
     positions = torch.arange(4, device=runner.device)
-    if runner.uses_mrope:
+    if config.model_config.uses_mrope:
         positions = positions.expand(3, -1)
     if config.lora_config is not None:
         # No adapter for these tokens; vLLM's own table of them is not filled yet.
