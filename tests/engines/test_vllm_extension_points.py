@@ -1,15 +1,17 @@
-"""What a vLLM must have, and which families and modes are refused in words: without vLLM."""
+"""What a vLLM must have, and which families and modes are refused in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
-from trimtab.engines.vllm import extension_points, losses, worker
+from trimtab.engines.vllm import extension_points, losses, runners
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import Unsupported
 
@@ -40,7 +42,7 @@ def test_a_family_without_one_residual_stream_is_refused_by_name():
 def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_not():
     output, told = SimpleNamespace(), SimpleNamespace(extra_args={KEY: "whatever"})
     runner = SimpleNamespace(execute_model=lambda scheduled: "ran", sample_tokens=lambda grammar: output)
-    worker.refuse(runner, "speculation")
+    runners.refuse(runner, "speculation")
     new = [
         SimpleNamespace(req_id="a", sampling_params=told),
         SimpleNamespace(req_id="b", sampling_params=SimpleNamespace(extra_args={"other": 1})),
@@ -54,36 +56,64 @@ def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_n
     assert not hasattr(runner.sample_tokens(None), losses.ATTRIBUTE)
 
 
-def config(**changes: object) -> SimpleNamespace:
-    parallel = {"pipeline_parallel_size": 1, "data_parallel_size": 1, "enable_dbo": False}
-    parallel |= {k: v for k, v in changes.items() if k in parallel}
-    rest = {"use_v2_model_runner": False, "speculative_config": None, "kv_transfer_config": None}
-    rest |= {k: v for k, v in changes.items() if k in rest}
-    return SimpleNamespace(
-        parallel_config=SimpleNamespace(**parallel),
-        device_config=SimpleNamespace(device_type=changes.get("device", "cpu")),
-        cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
-        compilation_config=SimpleNamespace(pass_config=SimpleNamespace()),
-        **rest,
+def config(**changes: Any) -> Any:
+    """A configuration of vLLM's own classes, as far as modes are concerned, with some attributes changed."""
+    from vllm.config import CacheConfig, CompilationConfig, ParallelConfig
+
+    found = SimpleNamespace(
+        parallel_config=ParallelConfig(distributed_executor_backend="mp"),
+        cache_config=CacheConfig(block_size=32),
+        compilation_config=CompilationConfig(),
+        device_config=SimpleNamespace(device_type="cpu"),
+        model_config=SimpleNamespace(runner_type="generate", is_encoder_decoder=False),
+        speculative_config=None,
+        kv_transfer_config=None,
+        use_v2_model_runner=False,
     )
+    for path, value in changes.items():
+        *parts, name = path.split("__")
+        owner: Any = found
+        for part in parts:
+            owner = getattr(owner, part)
+        object.__setattr__(owner, name, value)
+    return found
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"use_v2_model_runner": True}, "V2"),
-        ({"device": "cuda"}, "CPU"),
-        ({"pipeline_parallel_size": 2}, "pipeline"),
-        ({"data_parallel_size": 2}, "data"),
-        ({"enable_dbo": True}, "overlap"),
+        ({"device_config__device_type": "cuda"}, "CPU"),
+        ({"model_config__runner_type": "pooling"}, "pooling"),
+        ({"model_config__is_encoder_decoder": True}, "encoder-decoder"),
+        ({"parallel_config__data_parallel_size": 2}, "data"),
+        ({"parallel_config__prefill_context_parallel_size": 2}, "context"),
+        ({"parallel_config__decode_context_parallel_size": 2}, "context"),
+        ({"parallel_config__enable_dbo": True}, "overlap"),
+        ({"parallel_config__ubatch_size": 4}, "micro-batches"),
+        ({"compilation_config__pass_config__enable_sp": True}, "sequence"),
+        ({"cache_config__kv_sharing_fast_prefill": True}, "fast prefill"),
+        ({"cache_config__kv_offloading_size": 1.0}, "offloaded"),
         ({"speculative_config": object()}, "speculative"),
         ({"kv_transfer_config": object()}, "transferred"),
+        ({"parallel_config__nnodes": 2}, "several machines"),
+        ({"parallel_config__distributed_executor_backend": "ray"}, "'ray'.*mp"),
+        ({"parallel_config__distributed_executor_backend": "external_launcher"}, "external_launcher"),
     ],
+    ids=lambda x: str(next(iter(x))) if isinstance(x, dict) else "",
 )
 def test_modes_that_are_not_proven_are_refused_in_words(change, word):
     extension_points.check_config(config())
+    extension_points.check_config(config(use_v2_model_runner=True, parallel_config__pipeline_parallel_size=2))
     with pytest.raises(Unsupported, match=word):
         extension_points.check_config(config(**change))
+
+
+def test_a_v2_runner_that_is_not_the_one_we_know_is_refused(monkeypatch):
+    points = ((extension_points.V2, "GPUModelRunner.prepare_inputs", ("others",), "see a batch"),)
+    monkeypatch.setattr(extension_points, "V2_POINTS", points)
+    extension_points.check_config(config())
+    with pytest.raises(Unsupported, match="others.*VLLM_USE_V2_MODEL_RUNNER=0"):
+        extension_points.check_config(config(use_v2_model_runner=True))
 
 
 class GatedDeltaNetAttention:

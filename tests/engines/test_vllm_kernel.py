@@ -111,7 +111,7 @@ class Runner:
             hidden = torch.from_numpy(x - residual if self.split else x.copy())
             if layer != skip:
                 self.kernel.visit(layer, hidden, torch.from_numpy(residual) if self.split else None)
-            done = hidden.numpy() + residual if self.split else hidden.numpy()
+            done = hidden.numpy() + residual if self.split else hidden.numpy().copy()
             for item, (id, p, n) in zip(items, chunks):
                 self.after.setdefault(id, np.full((LAYERS, LENGTH, WIDTH), np.nan, np.float32))
                 self.after[id][layer, p : p + n] = done[item.start : item.stop]

@@ -71,7 +71,7 @@ def test_the_residual_convention_is_measured_and_steering_reads_the_state(how, s
     model, x = Model(how), torch.randn(4, WIDTH)
     name, blocks = layers.find_layers(model, 3)
     assert name == "inner.layers"
-    assert layers.is_split(model, blocks, lambda: model(x), WIDTH) is split
+    assert layers.is_split(model, list(blocks.values()), lambda: model(x), WIDTH) is split
     plain = model(x)
     states: list[torch.Tensor] = []
 
@@ -124,7 +124,7 @@ def test_classes_are_wrapped_once_and_other_instances_stay_plain():
         def visit(self, layer, hidden, residual):
             calls.append(layer)
 
-    blocks = list(model.inner.layers)
+    blocks = dict(enumerate(model.inner.layers))
     for _ in range(2):
         layers.attach(blocks, op.enlist(Count(range(3), WIDTH, lambda *_: None)), False)
     assert torch.equal(other(x), plain) and not calls
@@ -140,7 +140,7 @@ def test_another_tower_of_as_many_layers_is_not_taken_for_the_text():
     seeing.visual.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
     seeing.language_model = Model("split")
     seeing.get_language_model = lambda: seeing.language_model
-    assert layers.find_layers(seeing, 3) == ("inner.layers", list(seeing.language_model.inner.layers))
+    assert layers.find_layers(seeing, 3) == ("inner.layers", dict(enumerate(seeing.language_model.inner.layers)))
     gates, blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(3)), seeing.language_model.inner.layers
     del seeing.language_model.inner.layers  # so that the smaller list is met first
     seeing.language_model.inner.gates, seeing.language_model.inner.layers = gates, blocks

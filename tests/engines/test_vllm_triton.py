@@ -12,7 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="needs triton, which comes with torch on Linux")
 
+from engines.test_vllm_kernel import LAYERS, World, plans_of  # noqa: E402
+from engines.test_vllm_kernel import WIDTH as STATE  # noqa: E402
+from trimtab.engines.vllm import op  # noqa: E402
 from trimtab.engines.vllm.edits import GateCheck, GeneralEdit, Measure, Pass, Units  # noqa: E402
+from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json  # noqa: E402
 
 pytestmark = pytest.mark.engine
 TOKENS, WIDTH, BANK = 9, 40, 6  # the width is no power of two
@@ -32,7 +37,7 @@ def test_under_the_interpreter():
         env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert f"{len(KINDS) * 6 + 1} passed" in done.stdout
+    assert f"{len(KINDS) * 6 + 1 + len(THROUGH)} passed" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +121,67 @@ def test_rows_that_nothing_moves_keep_their_bits(body):
     got = hidden.clone()
     body.Launch.of(edit)(got, torch.full_like(hidden, 1e-3))
     assert torch.equal(got.view(torch.int16), hidden.view(torch.int16))
+
+
+# --- the op --------------------------------------------------------------------------------------------------------
+
+THROUGH = [(torch.float32, True), (torch.bfloat16, False)]
+REQUESTS = 8
+#: (first position, count): the prompt's beginning, and its end with what is generated.
+CHUNKS = ((0, 4), (13, 4))
+
+
+def programs(world: World, seed: int) -> list:
+    """Random stacks of the contract's plans: every operator, gates, tables, caps, relative, renormalise, strengths."""
+    rng, known = np.random.default_rng(seed), [p for p in plans_of(world).values() if p is not None]
+    found = []
+    for _ in range(REQUESTS):
+        chosen = [known[i] for i in rng.choice(len(known), rng.integers(1, 5), replace=False)]
+        plan = chosen[0]
+        for other in chosen[1:]:
+            plan = plan | other.scaled(float(rng.uniform(0.1, 1.0)))
+        found.append(world.resolve(plan))
+    return found
+
+
+@inside
+@pytest.mark.parametrize(("dtype", "split"), THROUGH, ids=str)
+def test_the_op_does_the_same_with_either_body(body, dtype, split):
+    """The same op on the same layers of the same batch, with a kernel of each body."""
+    world, launched = World(), 0
+    plans = {f"r{i}": plan for i, plan in enumerate(programs(world, 7))}
+    kernels = [Kernel(range(LAYERS), STATE, lambda *_: None, body=name) for name in ("torch", "triton")]
+    places = [op.enlist(kernel) for kernel in kernels]
+    extra = {}
+    for id, plan in plans.items():
+        extra[id] = {KEY: Ticket(id, plan=plan_json(plan)).to_text()}
+        for kernel in kernels:
+            for name, array in plan.vectors.items():
+                kernel.put(name, array)
+    moved = 0
+    for step in [[(id, *chunk) for id in plans] for chunk in CHUNKS]:
+        items, at = [], 0
+        for id, position, count in step:
+            items.append(Item(id, at, at + count, position, extra[id]))
+            at += count
+        for kernel in kernels:
+            kernel.begin()
+            kernel.fill(items)
+        assert kernels[1].step is not None
+        launched += sum(isinstance(s.edit, body.Launch) for s in kernels[1].step.stages.values())
+        for layer in range(LAYERS):
+            states = np.concatenate([world.states[layer, p : p + n] for _, p, n in step])
+            residual = torch.from_numpy(np.random.default_rng(layer).standard_normal(states.shape)).to(dtype)
+            hidden = (
+                torch.from_numpy(states).to(dtype) - residual if split else torch.from_numpy(states).to(dtype)
+            )
+            both = [hidden.clone(), hidden.clone()]
+            for index, x in zip(places, both):
+                torch.ops.trimtab.steer_(x, residual if split else None, op.address(index, layer))
+            step_of = {torch.float32: 5e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+            size = max(1.0, float(both[0].float().abs().max()))
+            assert (both[0].float() - both[1].float()).abs().max() <= step_of * size, (layer, step)
+            moved += int((both[1] != hidden).any(1).sum())
+        assert all(kernel.harvest() == {} for kernel in kernels)
+    op.KERNELS.clear()
+    assert launched >= 4 and moved > 4 * REQUESTS

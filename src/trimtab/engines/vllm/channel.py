@@ -1,4 +1,4 @@
-"""From the worker to whoever waits: one message per step, as soon as the step is done, over a local socket.
+"""From the workers to whoever waits: one message per step and worker, as soon as it is done, over a local socket.
 
 Captures leave the worker as they are made and are never collected there, so its memory does not grow; a reader that
 falls behind by `BEHIND` steps makes the worker wait. Nothing is pickled.
@@ -26,9 +26,11 @@ Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
 
 
 class Sender:
-    """The worker's end. Until somebody is attached there is nobody to tell, and nothing is kept."""
+    """The end of one worker, the `part`-th of `parts`. Until somebody is attached there is nobody to tell, and nothing
+    is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: int = 0, parts: int = 1) -> None:
+        self._part = (part, parts)
         self._socket: zmq.Socket[bytes] | None = None
 
     def attach(self, address: str) -> None:
@@ -49,13 +51,42 @@ class Sender:
     def __call__(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         if self._socket is None:
             return
-        header = msgspec.msgpack.encode((reports, [(a, rows.shape) for a, rows in results]))
+        header = msgspec.msgpack.encode((*self._part, reports, [(a, rows.shape) for a, rows in results]))
         arrays: list[Any] = [np.ascontiguousarray(rows, dtype=np.float32) for _, rows in results]
         self._socket.send_multipart([header, *(memoryview(a).cast("B") if a.size else b"" for a in arrays)])
 
 
+class Quorum:
+    """A request's tokens went through the model when every worker says so; one that lost it is enough for a loss."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[object, ...], list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def of(self, part: int, parts: int, reports: list[Report]) -> list[Report]:
+        """What is certain now that worker `part` has made these reports. All workers make the same, in one order, and
+        some of them more than once: what a preemption threw away is computed again."""
+        if parts == 1:
+            return reports
+        found: list[Report] = []
+        for report in reports:
+            *what, lost = report
+            said = self._said.setdefault(tuple(what), [0] * parts)
+            said[part] += 1
+            complete = min(said) > 0
+            if complete:
+                said[:] = [n - 1 for n in said]
+                if not any(said):
+                    del self._said[tuple(what)]
+            if complete or lost:
+                found.append(report)
+        return found
+
+
 class Receiver:
-    """The reader's end: a thread that hands every step to `take`."""
+    """The reader's end: a thread that hands every step to `take`, and its reports once all workers have made them."""
 
     def __init__(self, take: Take) -> None:
         self._folder = tempfile.mkdtemp(prefix="trimtab-")
@@ -63,7 +94,7 @@ class Receiver:
         self._socket = zmq.Context.instance().socket(zmq.PULL)
         self._socket.set_hwm(BEHIND)
         self._socket.bind(self.address)
-        self._take, self._open = take, True
+        self._take, self._open, self._quorum = take, True, Quorum()
         self._thread = threading.Thread(target=self._run, name="trimtab-steps", daemon=True)
         self._thread.start()
 
@@ -72,12 +103,12 @@ class Receiver:
             if not self._socket.poll(200):
                 continue
             header, *buffers = self._socket.recv_multipart(copy=True)
-            reports, addresses = msgspec.msgpack.decode(header)
+            part, parts, reports, addresses = msgspec.msgpack.decode(header)
             results = [
                 (_address(a), np.frombuffer(b, dtype=np.float32).reshape(shape))
                 for (a, shape), b in zip(addresses, buffers, strict=True)
             ]
-            self._take([tuple(r) for r in reports], results)
+            self._take(self._quorum.of(part, parts, [tuple(r) for r in reports]), results)
 
     def close(self) -> None:
         """Stop the thread and remove the socket."""

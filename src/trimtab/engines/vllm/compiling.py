@@ -178,7 +178,7 @@ def _gates(
             assert slot is not None and slot.gate is not None
             sign[i] = 1.0 if slot.gate.above else -1.0
             index[i], threshold[i] = slot.gate_row, slot.gate.threshold * sign[i]
-        measure = Measure(rows, _units(index, segments, bank))
+        measure = Measure(rows, _units(index, segments, bank), layer=layer)
         stage = stages.setdefault(layer, Stage())
         (stage.before if at == "before" else stage.after).append(measure)
         device = bank.rows.device

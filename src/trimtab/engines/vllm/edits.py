@@ -6,7 +6,7 @@ The state is their sum (or `hidden` alone), and an edit moves `hidden` in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,11 +36,12 @@ class Units:
 
 @dataclass(eq=False)
 class Measure:
-    """Coordinates [n] of some rows at a gate's site, read by a later edit of the same step."""
+    """Coordinates [n] of some rows at a gate's site, in `layer`, read by a later edit of the same step."""
 
     rows: Rows
     units: Units
     found: torch.Tensor | None = None
+    layer: int = 0
 
     def __call__(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
         self.found = torch.linalg.vecdot(states(hidden, residual, self.rows), self.units.get())
@@ -153,12 +154,16 @@ class Grab:
         self.found = found.clone() if shared else found
 
 
+#: What moves states: called with `hidden` and `residual`, it moves `hidden` in place.
+Edit = Callable[[torch.Tensor, torch.Tensor | None], None]
+
+
 @dataclass(eq=False)
 class Stage:
     """What one layer does in one step: look, edit, look again."""
 
     before: list[Measure | Grab] = field(default_factory=list)
-    edit: GeneralEdit | AddEdit | None = None
+    edit: Edit | None = None
     after: list[Measure | Grab] = field(default_factory=list)
 
     def __call__(self, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:

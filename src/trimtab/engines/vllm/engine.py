@@ -101,17 +101,18 @@ class VllmEngine(Tokenized, Engine):
 
     def _attach(self) -> dict[str, Any]:
         try:
-            (found, *_) = self.loop.call("trimtab_attach", self.receiver.address)
+            found = self.loop.call("trimtab_attach", self.receiver.address)
         except Exception as error:
             self.receiver.close()
             raise Unsupported(
                 "vLLM's worker does not hold trimtab's plugin. Install trimtab in vLLM's environment (pip install "
                 "'trimtab[vllm]'), and name it in VLLM_PLUGINS where that variable is set"
             ) from error
-        if "refused" in found:
+        refused = next((f["refused"] for f in found if "refused" in f), "")
+        if refused:
             self.receiver.close()
-            raise Unsupported(found["refused"])
-        return found
+            raise Unsupported(refused)
+        return found[0]
 
     def new_key(self) -> str:
         """A name for a request that no other request of any engine has."""

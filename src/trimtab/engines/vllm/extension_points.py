@@ -30,7 +30,12 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         ("scheduler_output",),
         "see a batch",
     ),
-    ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.execute_model", ("scheduler_output",), "harvest"),
+    (
+        "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner.execute_model",
+        ("scheduler_output", "intermediate_tensors"),
+        "harvest",
+    ),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.sample_tokens", (), "say who was lost"),
     ("vllm.v1.worker.gpu_model_runner", "GPUModelRunner._dummy_run", (), "keep warm-ups plain"),
     (
@@ -52,10 +57,25 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 )
 
 
-def missing() -> list[str]:
+#: Of the V2 model runner, looked at where vLLM uses it.
+V2 = "vllm.v1.worker.gpu.model_runner"
+V2_POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    (V2, "GPUModelRunner.prepare_inputs", ("scheduler_output",), "see a batch"),
+    (
+        V2,
+        "GPUModelRunner.execute_model",
+        ("scheduler_output", "intermediate_tensors", "dummy_run"),
+        "harvest",
+    ),
+    (V2, "GPUModelRunner.sample_tokens", (), "say who was lost"),
+    (V2, "GPUModelRunner._dummy_run", (), "keep warm-ups plain"),
+)
+
+
+def missing(points: tuple[tuple[str, str, tuple[str, ...], str], ...] | None = None) -> list[str]:
     """What this vLLM lacks, in words."""
     found = []
-    for module, name, parameters, purpose in POINTS:
+    for module, name, parameters, purpose in POINTS if points is None else points:
         try:
             thing: Any = importlib.import_module(module)
             for part in name.split("."):
@@ -108,21 +128,34 @@ def check_layers(config: Any) -> None:
 
 def check_config(config: Any) -> None:
     """Refuse modes in which layers see other rows than the batch has, or that have not been proven."""
-    parallel, spec = config.parallel_config, config.speculative_config
+    parallel, model = config.parallel_config, config.model_config
+    executor = parallel.distributed_executor_backend
     refused = {
-        "the V2 model runner (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner,
         "devices other than the CPU": config.device_config.device_type != "cpu",
-        "pipeline parallelism": parallel.pipeline_parallel_size > 1,
+        "pooling models": model.runner_type != "generate",
+        "encoder-decoder models": model.is_encoder_decoder,
         "data parallelism": parallel.data_parallel_size > 1,
-        "context parallelism": getattr(parallel, "prefill_context_parallel_size", 1) > 1
-        or getattr(parallel, "decode_context_parallel_size", 1) > 1,
-        "dual-batch overlap": getattr(parallel, "enable_dbo", False),
-        "fast prefill with shared keys and values": config.cache_config.kv_sharing_fast_prefill,
-        "sequence parallelism": getattr(config.compilation_config.pass_config, "enable_sp", False)
+        "context parallelism": parallel.prefill_context_parallel_size > 1
+        or parallel.decode_context_parallel_size > 1,
+        # Each half of a batch would be taken for the whole.
+        "dual-batch overlap and micro-batches": parallel.use_ubatching,
+        "sequence parallelism": bool(getattr(config.compilation_config.pass_config, "enable_sp", False))
         or getattr(parallel, "use_sequence_parallel_moe", False),
-        "speculative decoding": spec is not None,
-        "transferred keys and values": config.kv_transfer_config is not None,
+        "fast prefill with shared keys and values": config.cache_config.kv_sharing_fast_prefill,
+        "speculative decoding": config.speculative_config is not None,
+        # Others than the prefix cache do not know our keys: plain requests could be handed steered blocks.
+        "transferred or offloaded keys and values": config.kv_transfer_config is not None
+        or getattr(config.cache_config, "kv_offloading_size", None) is not None,
+        # Results come back over a socket of this machine.
+        "workers on several machines": parallel.nnodes > 1,
+        f"workers that {executor!r} starts (set distributed_executor_backend=mp)": executor
+        not in (None, "uni", "mp"),
     }
     found = [name for name, on in refused.items() if on]
     if found:
         raise Unsupported(f"the vllm engine does not yet run with {', '.join(found)}")
+    if config.use_v2_model_runner and (lacking := missing(V2_POINTS)):
+        raise Unsupported(
+            f"this vLLM's V2 model runner lacks what trimtab hangs on: {'; '.join(lacking)}. Set "
+            "VLLM_USE_V2_MODEL_RUNNER=0"
+        )

@@ -14,6 +14,7 @@ import torch
 
 from trimtab.directions import content_hash
 from trimtab.engines.vllm.bank import Bank
+from trimtab.engines.vllm.edits import Edit, GeneralEdit
 from trimtab.engines.vllm.programs import Programs
 from trimtab.engines.vllm.steps import Span, Step, Steps, Tracked
 from trimtab.engines.vllm.ticket import Ticket, ticket_of
@@ -39,7 +40,8 @@ Address = tuple[str, str, int, str, tuple[tuple[int, int], ...]]
 
 
 class Kernel:
-    """`layers` are the decoder layers of this worker. `send(reports, [(address, rows)])` passes results on."""
+    """`layers` are the decoder layers of this worker, of `depth` in all. `send(reports, [(address, rows)])` passes
+    results on. `body` is "torch" or "triton"; without it, Triton's on a GPU and torch's elsewhere."""
 
     def __init__(
         self,
@@ -48,17 +50,22 @@ class Kernel:
         send: Callable[[list[Report], list[tuple[Address, np.ndarray]]], None],
         *,
         capacity: int = 1024,
+        depth: int | None = None,
         device: torch.device | str = "cpu",
+        body: str | None = None,
     ) -> None:
         self.layers = frozenset(layers)
+        self.depth = depth or max(self.layers) + 1
         self.send = send
         self.arrays: dict[str, np.ndarray] = {}
         self.readouts: dict[str, dict[int, torch.Tensor]] = {}
         self.bank = Bank(capacity, width, device)
         self.programs = Programs(self.bank)
-        self.steps = Steps(self.bank, max(self.layers))
+        self.steps = Steps(self.bank, self.layers, _body(body, self.bank.rows.device))
         self.tracked: dict[str, Tracked | None] = {}
         self.step: Step | None = None
+        #: Coordinates of gates for the worker with the next layers; None after a step in which nothing was due.
+        self.onward: list[np.ndarray] | None = None
 
     # --- what is sent ahead ------------------------------------------------------------------------------------
 
@@ -85,16 +92,35 @@ class Kernel:
 
     def begin(self) -> None:
         """Nothing is due: also what a warm-up or a dummy run sees."""
-        self.step = None
+        self.step = self.onward = None
 
-    def fill(self, items: Sequence[Item]) -> None:
-        """Prepare the step of a batch."""
+    def fill(self, items: Sequence[Item], lost: Mapping[str, str] | None = None) -> None:
+        """Prepare the step of a batch, of which some requests are `lost` already, {id: why}."""
         spans = []
         for item in items:
             tracked = self._track(item)
             if tracked is not None:
                 spans.append(Span(tracked, item.start, item.stop, item.position))
+        lose(spans, lost or {})
         self.step = self.steps.build(spans) if spans else None
+
+    def receive(self, lost: Mapping[str, str] | None, found: Sequence[np.ndarray]) -> None:
+        """What the worker with the layers before these says of the step: who is lost, and its coordinates of gates;
+        None where it said nothing."""
+        if self.step is None:
+            return
+        if lost is None:
+            self.step.broken = "the worker with the layers before these does not say that it steered"
+            return
+        lose(self.step.spans, lost)
+        if len(found) != len(self.step.coming):
+            self.step.broken = (
+                f"{len(found)} gates came from the layers before, and not {len(self.step.coming)}"
+            )
+            return
+        for measure, coordinates in zip(self.step.coming, found):
+            if len(coordinates):
+                measure.found = torch.from_numpy(coordinates).to(self.bank.rows.device)
 
     def visit(self, layer: int, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
         """A layer is done."""
@@ -110,17 +136,20 @@ class Kernel:
         if not broken and step.passed != self.layers:
             missed = sorted(self.layers - step.passed)
             broken = f"layers {missed} were never reached: the compiled model does not hold trimtab's op"
-        for span in step.overflown:
-            span.tracked.lost = span.tracked.lost or (
-                f"its plan made states that are not finite, seen after layer {step.last}; weaken the plan"
-            )
+        why = f"its plan made states that are not finite, seen after layer {step.last}; weaken the plan"
+        lose(step.overflown, {s.tracked.id: why for s in step.overflown})
+        # For good: vLLM may have more of their tokens under way.
+        lose(step.spans, {s.tracked.id: broken for s in step.spans if broken})
+        self.onward = [
+            np.empty(0, np.float32) if m.found is None else m.found.float().cpu().numpy() for m in step.going
+        ]
         reports: list[Report] = [
             (
                 s.tracked.ticket.key,
                 s.tracked.id,
                 s.position,
                 s.stop - s.start,
-                s.tracked.lost or broken,
+                s.tracked.lost,
             )
             for s in step.spans
         ]
@@ -160,14 +189,22 @@ class Kernel:
             if ticket.readout is not None and ticket.readout not in self.readouts:
                 raise InputError(f"the worker does not hold the readout {ticket.readout}")
             plan = ResolvedPlan() if ticket.plan is None else ResolvedPlan.from_json(ticket.plan, self.arrays)
-            strange = {s.layer for s in plan.sites if s.stream != "resid_post"}
-            if strange:
-                raise InputError(f"only resid_post can be steered, but a plan acts elsewhere at {strange}")
+            read = self.readouts.get(ticket.readout or "", {})
+            self._check(plan, {*ticket.capture, *read})
             stretches = self.programs.acquire(plan)
         except InputError as error:
             return Tracked(item.id, ticket, lost=str(error))
         self.steps.forget()
-        return Tracked(item.id, ticket, stretches, self.readouts.get(ticket.readout or "", {}))
+        return Tracked(item.id, ticket, stretches, read)
+
+    def _check(self, plan: ResolvedPlan, looked_at: set[int]) -> None:
+        sites = {*plan.sites, *(p.gate.site for p in plan.placements if p.gate is not None)}
+        strange = {s.layer for s in sites if s.stream != "resid_post"}
+        if strange:
+            raise InputError(f"only resid_post can be steered, but a plan acts elsewhere at {strange}")
+        beyond = ({s.layer for s in sites} | looked_at) - set(range(self.depth))
+        if beyond:
+            raise InputError(f"the model has layers 0 to {self.depth - 1}, and not {sorted(beyond)}")
 
     def finish(self, ids: Iterable[str]) -> None:
         """Requests are gone; their programs are freed."""
@@ -186,3 +223,17 @@ class Kernel:
             "arrays": len(self.arrays),
             "readouts": len(self.readouts),
         }
+
+
+def _body(name: str | None, device: torch.device) -> Callable[[GeneralEdit], Edit] | None:
+    if (name or ("triton" if device.type == "cuda" else "torch")) == "torch":
+        return None
+    from trimtab.engines.vllm.triton_body import Launch
+
+    return Launch.of
+
+
+def lose(spans: Iterable[Span], lost: Mapping[str, str]) -> None:
+    """Mark the requests that are `lost`, {id: why}; the first reason is the one that is told."""
+    for span in spans:
+        span.tracked.lost = span.tracked.lost or lost.get(span.tracked.id, "")

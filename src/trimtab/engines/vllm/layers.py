@@ -8,7 +8,7 @@ so it is measured: a few tokens go through the model, and what the module after 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,10 +17,14 @@ from torch import nn
 from trimtab.engines.vllm import op
 from trimtab.errors import Unsupported
 
+#: What vLLM puts in the place of a layer that another worker has.
+ELSEWHERE = "PPMissingLayer"
 
-def find_layers(model: nn.Module, count: int) -> tuple[str, list[nn.Module]]:
-    """(name, layers): the outermost list of `count` modules, in the text model of one that also sees or hears: another
-    tower may have as many. Of several side by side, the largest."""
+
+def find_layers(model: nn.Module, count: int) -> tuple[str, dict[int, nn.Module]]:
+    """(name, layers by their number in the model): the outermost list of `count` modules, the largest of several side by
+    side, without those that another worker of a pipeline has. Of a model that also sees or hears, in its text model:
+    another tower may have as many."""
     text = _text_model(model)
     found = [(n, m) for n, m in text.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not found:
@@ -28,7 +32,10 @@ def find_layers(model: nn.Module, count: int) -> tuple[str, list[nn.Module]]:
     name, layers = min(
         found, key=lambda item: (item[0].count("."), -sum(p.numel() for p in item[1].parameters()))
     )
-    return name, list(layers)
+    here = {n: m for n, m in enumerate(layers) if type(m).__name__ != ELSEWHERE}
+    if not here or list(here) != list(range(min(here), max(here) + 1)):
+        raise Unsupported(f"the layers {sorted(here)} of {count} in this worker are not a slice of the model")
+    return name, here
 
 
 def _text_model(model: nn.Module) -> nn.Module:
@@ -110,16 +117,15 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3 * float(b.float().abs().max())))
 
 
-def attach(layers: list[nn.Module], index: int, split: bool) -> None:
-    """Make every layer call the op of kernel `index`; each class is wrapped once."""
-    for number, layer in enumerate(layers):
+def attach(layers: Mapping[int, nn.Module], index: int, split: bool) -> None:
+    """Make every layer, by number, call the op of kernel `index`; each class is wrapped once."""
+    for number, layer in layers.items():
         kind = type(layer)
         if not hasattr(kind, "trimtab_on"):
             kind.trimtab_on = False  # type: ignore[attr-defined]
             kind.forward = _calling(kind.forward)
-        place = next(layer.parameters()).device
         # A buffer, like a weight: the compiler takes it as an input, and not as a constant of this layer's graph.
-        layer.register_buffer("trimtab_address", op.address(index, number).to(place), persistent=False)
+        layer.register_buffer("trimtab_address", op.address(index, number), persistent=False)
         layer.trimtab_split, layer.trimtab_on = split, True  # type: ignore[assignment]
 
 

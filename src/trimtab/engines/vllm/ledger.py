@@ -26,16 +26,18 @@ class Record:
         self.key = key
         self.passed = np.zeros(total, dtype=bool)
         self.lost = ""
-        self.captured: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.captured: dict[int, Captured] = {}
         self.read: dict[int, dict[int, np.ndarray]] = {}
 
     def keep(self, layer: int, readout: str, positions: Sequence[tuple[int, int]], rows: np.ndarray) -> None:
         """Captured rows, or products with a readout's rows, [n, ...] of the half-open ranges `positions`."""
-        where = np.concatenate([np.arange(a, b) for a, b in positions])
         if readout:
-            self.read.setdefault(layer, {}).update(zip(where.tolist(), rows, strict=True))
-        else:
-            self.captured.setdefault(layer, []).append((where, rows))
+            where = (p for a, b in positions for p in range(a, b))
+            self.read.setdefault(layer, {}).update(zip(where, rows, strict=True))
+            return
+        if layer not in self.captured:
+            self.captured[layer] = Captured(len(self.passed), rows.shape[1])
+        self.captured[layer].keep(positions, rows)
 
     def report(self, position: int, count: int, lost: str) -> None:
         """So many positions went through; the first loss is the one that is told."""
@@ -43,25 +45,46 @@ class Record:
         self.lost = self.lost or lost
 
     def rows(self, layer: int, positions: np.ndarray) -> np.ndarray:
-        """The captured states [n, width] at `positions`. What was computed again, after a preemption, replaces the
-        first."""
-        parts = self.captured.get(layer, [])
-        place = np.full(len(self.passed), -1)
-        if parts:
-            where = np.concatenate([w for w, _ in parts])
-            place[where] = np.arange(len(where))
-        index = place[positions]
-        lacking = int((index < 0).sum())
-        if lacking:
-            raise SteeringLost(f"{lacking} of {len(index)} captured states of layer {layer} never arrived")
-        states = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, 0), np.float32)
-        in_order = len(index) == len(states) and bool((np.diff(index) == 1).all())
-        return states if in_order else states[index]
+        """The captured states [n, width] at `positions`."""
+        found = self.captured.get(layer)
+        lacking = len(positions) if found is None else int((~found.there[positions]).sum())
+        if found is None or lacking:
+            raise SteeringLost(
+                f"{lacking} of {len(positions)} captured states of layer {layer} never arrived"
+            )
+        return found.at(positions)
 
     def reading(self, layers: Sequence[int], position: int) -> list[np.ndarray] | None:
         """The products [concepts] with the readout's rows at each layer; None until they are there."""
         found = [self.read.get(layer, {}).get(position) for layer in layers]
         return None if any(f is None for f in found) else found  # type: ignore[return-value]
+
+
+class Captured:
+    """States of one layer in their places, as they come: whoever asks for them gets them without a copy.
+
+    What was computed again, after a preemption, replaces the first. Memory is taken where rows are written only.
+    """
+
+    def __init__(self, total: int, width: int) -> None:
+        self.rows = np.empty((total, width), np.float32)
+        self.there = np.zeros(total, dtype=bool)
+
+    def keep(self, positions: Sequence[tuple[int, int]], rows: np.ndarray) -> None:
+        """Rows [n, width] of the half-open ranges `positions`."""
+        done = 0
+        for a, b in positions:
+            kept = self.rows[a:b]
+            kept[:] = rows[done : done + len(kept)]
+            self.there[a:b] = True
+            done += b - a
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """States [n, width]."""
+        first, n = (int(positions[0]), len(positions)) if len(positions) else (0, 0)
+        if n and int(positions[-1]) - first == n - 1 and bool((np.diff(positions) == 1).all()):
+            return self.rows[first : first + n]
+        return self.rows[positions]
 
 
 class Ledger:

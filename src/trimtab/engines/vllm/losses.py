@@ -11,8 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.engines.vllm.ticket import ticket_of
-from trimtab.errors import InputError
+from trimtab.engines.vllm.ticket import first_steered
 
 log = logging.getLogger("vllm.trimtab")
 #: The attribute of vLLM's `ModelRunnerOutput`, {request id: why}: a plain dataclass, which pickles what it is given.
@@ -20,9 +19,10 @@ ATTRIBUTE = "trimtab_lost"
 
 
 def tell(output: Any, lost: Mapping[str, str]) -> None:
-    """Put losses on the output of a step."""
+    """Put losses on the output of a step, or on what becomes its output once it is copied from the device."""
     if lost and output is not None:
-        setattr(output, ATTRIBUTE, dict(lost))
+        inner = getattr(output, "model_runner_output", None) or getattr(output, "_model_runner_output", None)
+        setattr(output if inner is None else inner, ATTRIBUTE, dict(lost))
 
 
 def install() -> None:
@@ -61,11 +61,7 @@ def end(scheduler: Any, lost: Mapping[str, str]) -> list[Any]:
 
 def _written(scheduler: Any, request: Any) -> set[int]:
     """The blocks from the first steered token on. Those before it are everybody's, and are right."""
-    try:
-        ticket = ticket_of(request.sampling_params.extra_args)
-        first = 0 if ticket is None else ticket.first
-    except InputError:
-        first = 0
+    first = first_steered(request.sampling_params.extra_args)
     if first is None:
         return set()
     manager = scheduler.kv_cache_manager

@@ -32,7 +32,8 @@ def _nothing(hidden: torch.Tensor, residual: torch.Tensor | None, address: torch
     return None
 
 
-_library.impl("steer_", _steer, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("steer_", _steer, _device)
 _library._register_fake("steer_", _nothing)
 
 
@@ -43,5 +44,5 @@ def enlist(kernel: Kernel) -> int:
 
 
 def address(index: int, layer: int) -> torch.Tensor:
-    """What a layer calls the op with."""
+    """What a layer calls the op with; it stays in the host's memory, where it is read."""
     return torch.tensor([index, layer], dtype=torch.int64)

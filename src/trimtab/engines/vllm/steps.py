@@ -6,14 +6,14 @@ again after a preemption. Nothing here asks which of these it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from trimtab.engines.vllm.bank import Bank
 from trimtab.engines.vllm.compiling import Segment, compile_edits, rows_of_spans
-from trimtab.engines.vllm.edits import Grab, Stage, states
+from trimtab.engines.vllm.edits import Edit, GeneralEdit, Grab, Measure, Stage, states
 from trimtab.engines.vllm.programs import Stretch
 from trimtab.engines.vllm.ticket import Ticket
 from trimtab.prompts import Range
@@ -55,12 +55,15 @@ class Delivery:
 
 @dataclass(eq=False)
 class Step:
-    """What each layer does, who gets what is looked up, and which layers have been passed."""
+    """What each layer does, who gets what is looked up, and which layers have been passed. `coming` are the gates that
+    the worker before this one has measured, `going` those that the next one needs, both in the same order there."""
 
     spans: Sequence[Span]
     stages: Mapping[int, Stage]
     deliveries: list[Delivery]
     last: int
+    coming: Sequence[Measure] = ()
+    going: Sequence[Measure] = ()
     passed: set[int] = field(default_factory=set)
     broken: str = ""
     overflown: list[Span] = field(default_factory=list)
@@ -81,16 +84,26 @@ class Step:
 
 
 class Steps:
-    """Builds steps. The edits of a step are kept for the next one, because a decoding batch rarely changes."""
+    """Builds steps. The edits of a step are kept for the next one, because a decoding batch rarely changes.
 
-    def __init__(self, bank: Bank, last: int) -> None:
-        self.bank, self.last = bank, last
+    `layers` are those of this worker. The edits of all others are compiled too: a gate's site may be in another worker.
+    `body` turns the torch form of an edit into that of another backend.
+    """
+
+    def __init__(
+        self, bank: Bank, layers: frozenset[int], body: Callable[[GeneralEdit], Edit] | None = None
+    ) -> None:
+        self.bank, self.layers, self.body = bank, layers, body
         self._key: tuple[tuple[int, int, str], ...] | None = None
         self._edits: dict[int, Stage] = {}
+        self._coming: list[Measure] = []
+        self._going: list[Measure] = []
 
     def build(self, spans: Sequence[Span]) -> Step:
         """The step of a batch."""
         edits = self._edit(segments_of(spans))
+        for measure in self._coming:
+            measure.found = None
         looks, deliveries = self._looks(spans)
         stages = {
             layer: Stage(
@@ -98,16 +111,21 @@ class Steps:
                 kept.edit,
                 [*kept.after, *looks.get((layer, "after"), ())],
             )
-            for layer in edits.keys() | {layer for layer, _ in looks}
+            for layer in (edits.keys() & self.layers) | {layer for layer, _ in looks}
             for kept in (edits.get(layer) or Stage(),)
         }
-        return Step(spans, stages, deliveries, self.last)
+        return Step(spans, stages, deliveries, max(self.layers), self._coming, self._going)
 
     def _edit(self, segments: list[Segment]) -> dict[int, Stage]:
         key = tuple((s.start, s.stop, s.program.key) for s in segments)
         if key != self._key:
             self._edits = {}
             compile_edits(segments, self.bank, self._edits)
+            self._coming, self._going = crossings(self._edits, min(self.layers), max(self.layers))
+            for layer in self._edits.keys() & self.layers:
+                edit = self._edits[layer].edit
+                if self.body is not None and isinstance(edit, GeneralEdit):
+                    self._edits[layer].edit = self.body(edit)
             # A program that came and went may hold other rows of the bank when it comes again, and a table moves on.
             self._key = None if any(s.program.moves_with_position for s in segments) else key
         return self._edits
@@ -124,11 +142,11 @@ class Steps:
                 continue
             kept = overlaps(ticket.ranges, span.position, end)
             if kept:
-                for layer in ticket.capture:
+                for layer in self.layers.intersection(ticket.capture):
                     wanted.setdefault((layer, ticket.at, None), []).append((span, kept))
             if ticket.readout is not None and end > ticket.reads_from:
                 read = [(max(span.position, ticket.reads_from), end)]
-                for layer in span.tracked.readout:
+                for layer in self.layers.intersection(span.tracked.readout):
                     wanted.setdefault((layer, ticket.reads_at, ticket.readout), []).append((span, read))
         looks: dict[tuple[int, str], list[Grab]] = {}
         deliveries = []
@@ -144,6 +162,21 @@ class Steps:
                 deliveries.append(Delivery(span, grab, layer, first, tuple(kept), readout))
                 first += sum(b - a for a, b in kept)
         return looks, deliveries
+
+
+def crossings(edits: Mapping[int, Stage], first: int, last: int) -> tuple[list[Measure], list[Measure]]:
+    """Gates measured before the layers [first, last] and read in or after them, and those measured before the end of
+    them and read after it. What goes from one worker is what comes to the next: both compile the same batch."""
+    coming, going = [], []
+    for layer in sorted(edits):
+        edit = edits[layer].edit
+        for step in edit.passes if isinstance(edit, GeneralEdit) else ():
+            for measure in (gate.measure for gate in step.gates):
+                if measure.layer < first <= layer:
+                    coming.append(measure)
+                if measure.layer <= last < layer:
+                    going.append(measure)
+    return coming, going
 
 
 def overflown(spans: Sequence[Span], hidden: torch.Tensor, residual: torch.Tensor | None) -> list[Span]:

@@ -72,6 +72,15 @@ def ticket_of(extra_args: Mapping[str, Any] | None) -> Ticket | None:
     return None if text is None else _parsed(text)
 
 
+def first_steered(extra_args: Mapping[str, Any] | None) -> int | None:
+    """The first token that a request's plan acts on; None for a plain one, 0 where the ticket cannot be read."""
+    try:
+        ticket = ticket_of(extra_args)
+    except InputError:
+        return 0
+    return None if ticket is None else ticket.first
+
+
 @functools.lru_cache(maxsize=512)
 def _parsed(text: str) -> Ticket:
     return Ticket.from_text(text)

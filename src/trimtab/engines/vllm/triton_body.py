@@ -109,14 +109,14 @@ class Launch:
 def _index(rows: Rows, device: torch.device) -> torch.Tensor:
     if isinstance(rows, slice):
         return torch.arange(rows.start, rows.stop, dtype=torch.int32, device=device)
-    return rows.to(torch.int32)
+    return rows.to(device, torch.int32)
 
 
 def _units(step: Pass, n: int) -> torch.Tensor:
     index, device = step.units.index, step.units.bank.device
     if isinstance(index, int):
         return torch.full((n,), index, dtype=torch.int32, device=device)
-    return index.to(torch.int32)
+    return index.to(device, torch.int32)
 
 
 def _spread(values: torch.Tensor | None, n: int, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,417 @@
+"""Several workers of one model without vLLM's processes: slices of layers, what goes from one to the next, who is lost;
+and both of vLLM's model runners, seen through their own classes of batches.
+"""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData  # noqa: E402
+from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers  # noqa: E402
+
+from engines.registry import coordinates, gap, place  # noqa: E402
+from engines.test_vllm_kernel import LAYERS, LENGTH, WIDTH, Runner, World, chunked, plans_of  # noqa: E402
+from trimtab.engines.vllm import losses, pipeline, runners  # noqa: E402
+from trimtab.engines.vllm.channel import Quorum  # noqa: E402
+from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
+from trimtab.engines.vllm.pipeline import Place, agree, pack, unpack  # noqa: E402
+from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json  # noqa: E402
+from trimtab.errors import Unsupported  # noqa: E402
+from trimtab.interventions import Ablate, Add, Gate  # noqa: E402
+from trimtab.plans import SteeringPlan  # noqa: E402
+from trimtab.sites import Site  # noqa: E402
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+class Stages(Runner):
+    """The same steps through several kernels, each with a slice of the layers, one after the other."""
+
+    def __init__(self, world: World, slices: list[range], split: bool = True) -> None:
+        super().__init__(world, split)
+        self.kernels = [
+            Kernel(s, WIDTH, lambda *x, part=i: self.sent.append((part, *x)), depth=LAYERS)
+            for i, s in enumerate(slices)
+        ]
+
+    def admit(self, id: str, plan: Any, **wants: Any) -> None:
+        super().admit(id, plan, **wants)
+        for kernel in self.kernels:
+            for name, array in plan.vectors.items():
+                kernel.put(name, array)
+
+    def run(self, chunks: list[tuple[str, int, int]], skip: int | None = None, silent: bool = False) -> None:
+        items, at = [], 0
+        for id, position, count in chunks:
+            items.append(Item(id, at, at + count, position, self.extra.get(id)))
+            at += count
+        told: Any = None
+        for part, kernel in enumerate(self.kernels):
+            kernel.begin()
+            kernel.fill(items)
+            if part:
+                kernel.receive(*unpack(told))
+            for layer in sorted(kernel.layers - {skip}):
+                x = np.concatenate([self.world.states[layer, p : p + n] for _, p, n in chunks])
+                residual = np.random.default_rng(layer).standard_normal(x.shape).astype(np.float32)
+                hidden = torch.from_numpy(x - residual)
+                kernel.visit(layer, hidden, torch.from_numpy(residual))
+                for item, (id, p, n) in zip(items, chunks):
+                    self.after.setdefault(id, np.full((LAYERS, LENGTH, WIDTH), np.nan, np.float32))
+                    self.after[id][layer, p : p + n] = (hidden.numpy() + residual)[item.start : item.stop]
+            self.lost = kernel.harvest()
+            assert kernel.onward is not None
+            told = None if silent else pack(self.lost, kernel.onward, 1)
+
+
+SLICES = [[range(2), range(2, 4)], [range(1), range(1, 2), range(2, 4)]]
+
+
+@pytest.mark.parametrize("slices", SLICES, ids=["two", "three"])
+def test_every_plan_through_a_pipeline_is_the_oracles(world, slices):
+    """Among them gates whose site is in another worker than their edit, with one in between that has neither."""
+    plans = {name: world.resolve(plan) for name, plan in plans_of(world).items()}
+    stages = Stages(world, slices)
+    for name, plan in plans.items():
+        stages.admit(name, plan)
+    for step in chunked(list(plans), 4):
+        stages.run(step)
+        assert stages.lost == {}
+    for name, plan in plans.items():
+        want = world.trace_of(plan)
+        for layer in range(LAYERS):
+            error = np.abs(stages.after[name][layer] - want.after[Site(layer)]).max()
+            assert error < 5e-6, f"{name}, layer {layer}: {error}"
+    for kernel in stages.kernels:
+        kernel.finish(plans)
+        assert kernel.counts()["programs"] == kernel.counts()["bank"] == 0
+
+
+def test_a_gate_across_workers_opens_some_rows_and_not_others(world):
+    first, last = Site(0), Site(LAYERS - 1)
+    gate = Gate(world.direction(first, 1), above=gap(coordinates(world, first, 1)), layer=0)
+    plan = world.resolve(place(world, Add(amount=3.0), last, gate=gate))
+    stages = Stages(world, SLICES[0])
+    stages.admit("a", plan)
+    stages.run([("a", 0, LENGTH)])
+    moved = (np.abs(stages.after["a"][-1] - world.states[-1]) > 0.01).any(-1)
+    assert 0 < moved.sum() < LENGTH
+    stages.run([("a", 0, LENGTH)], silent=True)
+    assert "does not say" in stages.lost["a"]  # and no coordinate of the step before is taken for this one's
+
+
+def test_rows_of_every_layer_come_from_the_worker_that_has_it(world):
+    plan = world.resolve(place(world, Add(amount=4.0), Site(2)))
+    stages = Stages(world, SLICES[0])
+    for kernel in stages.kernels:
+        kernel.put_readout("r", {n: np.eye(3, WIDTH, dtype=np.float32) for n in (1, 2)})
+    stages.admit("a", plan, capture=(0, 1, 3), ranges=((0, None),), readout="r")
+    stages.run([("a", 0, LENGTH)])
+    got = {(part, layer, r): rows for part, _, found in stages.sent for (_, _, layer, r, _), rows in found}
+    assert set(got) == {(0, 0, ""), (0, 1, ""), (0, 1, "r"), (1, 2, "r"), (1, 3, "")}
+    want = world.trace_of(plan)
+    for (_, layer, readout), rows in got.items():
+        truth = want.state(Site(layer), "after")
+        assert np.abs(rows - (truth[:, :3] if readout else truth)).max() < 5e-6
+
+
+@pytest.mark.parametrize("skip", [0, 3], ids=["first worker", "last worker"])
+def test_a_layer_that_any_worker_misses_loses_the_request_in_the_last(world, skip):
+    stages = Stages(world, SLICES[0])
+    stages.admit("a", world.resolve(place(world, Add(amount=4.0), Site(2))))
+    stages.run([("a", 0, 9), ("plain", 0, 4)], skip=skip)
+    assert list(stages.lost) == ["a"] and f"layers [{skip}] were never reached" in stages.lost["a"]
+
+
+def test_a_state_that_breaks_in_the_first_worker_loses_its_request_alone_in_the_last(world):
+    strong = SteeringPlan(place(world, Add(amount=3e38), Site(1)).placements * 9)
+    stages = Stages(world, SLICES[0])
+    stages.admit("bad", world.resolve(strong))
+    stages.admit("good", world.resolve(place(world, Ablate(), Site(3))))
+    stages.run([("good", 0, 5), ("bad", 0, 9)])
+    assert list(stages.lost) == ["bad"] and "after layer 1" in stages.lost["bad"]
+
+
+@pytest.mark.parametrize("beyond", ["capture", "site", "gate"])
+def test_layers_that_the_model_does_not_have_are_refused_and_not_passed_over(world, beyond):
+    far = Site(LAYERS - 1)
+    gate = Gate(world.direction(far, 1), above=0.0, layer=LAYERS - 1) if beyond == "gate" else None
+    plan = world.resolve(place(world, Add(amount=1.0), Site(1) if beyond == "capture" else far, gate=gate))
+    kernel, sent = Kernel(range(2), WIDTH, lambda *x: None, depth=3), {}
+    for name, array in plan.vectors.items():
+        kernel.put(name, array)
+    sent["capture" if beyond == "capture" else "first"] = (7,) if beyond == "capture" else 0
+    ticket = Ticket("a", plan=plan_json(plan), ranges=((0, None),), **sent)
+    kernel.fill([Item("a", 0, 4, 0, {KEY: ticket.to_text()})])
+    kernel.visit(0, torch.zeros(4, WIDTH), None)
+    kernel.visit(1, torch.zeros(4, WIDTH), None)
+    assert "layers 0 to 2" in kernel.harvest()["a"]
+
+
+# --- words between workers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tensors", [1, 2, 3, 4])
+def test_words_travel_whole_and_are_never_sent_in_slices(tensors):
+    """vLLM sends a slice of a tensor from each of the workers that hold it where its size allows that."""
+    for n in range(6):
+        lost, gates = {"a" * n: "why" * n}, [np.arange(n, dtype=np.float32), np.empty(0, np.float32)]
+        packed = pack(lost, gates, tensors)
+        assert packed.dtype == torch.uint8 and (tensors == 1 or packed.numel() % tensors)
+        back, found = unpack(packed)
+        assert back == lost and all(np.array_equal(a, b) for a, b in zip(gates, found, strict=True))
+    assert unpack(None) == (None, [])
+
+
+class Among(Place):
+    """A place whose peers have said what they have to say."""
+
+    peers: list[tuple[bool | None, str]]
+
+    def exchange(self, verdict: tuple[bool | None, str]) -> list[tuple[bool | None, str]]:
+        return [*self.peers, verdict]
+
+
+def among(last: bool, *peers: tuple[bool | None, str]) -> Among:
+    found = Among(last=last)
+    object.__setattr__(found, "peers", list(peers))
+    return found
+
+
+def test_workers_agree_on_the_convention_or_none_of_them_steers():
+    def fails() -> bool:
+        raise RuntimeError("no such module")
+
+    assert agree(Place(), lambda: True) is True
+    assert agree(among(False, (False, "")), fails) is False  # only the last one can probe
+    assert agree(among(True, (None, "")), lambda: True) is True
+    with pytest.raises(Unsupported, match="cannot tell"):
+        agree(among(True, (None, "cannot tell")), lambda: True)
+    with pytest.raises(Unsupported, match="RuntimeError: no such module"):
+        agree(Place(), fails)
+    with pytest.raises(Unsupported, match="agree"):
+        agree(among(True, (False, "")), lambda: True)
+
+
+def test_a_token_is_through_when_every_worker_says_so_and_lost_when_one_does():
+    quorum, a, b = Quorum(), ("k", "a", 0, 5, ""), ("k", "b", 0, 2, "")
+    lost = (*b[:4], "why")
+    assert quorum.of(0, 2, [a, b]) == [] and quorum.of(1, 2, [a, lost]) == [a, lost]
+    # Computed again after a preemption, and one worker is two steps ahead.
+    assert quorum.of(0, 2, [a]) == [] and quorum.of(0, 2, [a]) == []
+    assert quorum.of(1, 2, [a]) == [a] and quorum.of(1, 2, [a]) == [a]
+    assert len(quorum) == 0
+    assert quorum.of(0, 1, [a, lost]) == [a, lost]
+
+
+# --- runners -------------------------------------------------------------------------------------------------------
+
+BLOCK = 4
+
+
+class Fake:
+    """A model runner without a model: V1 keeps its batch, V2 makes one, of vLLM's own class, for every step."""
+
+    def __init__(self, v2: bool, world: World, first: bool = True, last: bool = True) -> None:
+        self.cache = torch.zeros(32, BLOCK)
+        group = SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=BLOCK), layer_names=["x"])
+        self.kv_cache_config = SimpleNamespace(kv_cache_groups=[group])
+        context = {"x": SimpleNamespace(kv_cache=self.cache)}
+        self.compilation_config = SimpleNamespace(static_forward_context=context)
+        self.world, self.v2, self.computed = world, v2, {}
+        self.requests: dict[str, Any] = {}
+        self.intermediate_tensors: Any = None if not first else "unused"
+        self.max_num_tokens = 64
+        self.kernel = Kernel(range(LAYERS), WIDTH, lambda *x: None)
+        self.skip: int | None = None
+        self.spoil = 0.0
+        if v2:
+            self.prepare_inputs = self._batch
+        else:
+            self._prepare_inputs = self._batch
+        self.watch = runners.Watch(self, self.kernel, Place(first=first, last=last))
+
+    def _batch(self, scheduled: Any, *args: Any) -> Any:
+        ids = list(scheduled.num_scheduled_tokens)
+        counts = np.array([scheduled.num_scheduled_tokens[i] for i in ids], np.int32)
+        positions = np.array([self.computed.get(i, 0) for i in ids], np.int32)
+        if not self.v2:
+            self.input_batch = SimpleNamespace(req_ids=ids, num_computed_tokens_cpu=positions, generators={})
+            return None
+        batch = InputBatch.make_dummy(len(ids), int(counts.sum()), InputBuffers(8, 64, torch.device("cpu")))
+        batch.req_ids, batch.num_scheduled_tokens, batch.num_computed_tokens_np = ids, counts, positions
+        return batch
+
+    def _dummy_run(self) -> None:
+        return None
+
+    def execute_model(self, scheduled: Any, intermediate_tensors: Any = None, dummy_run: bool = False) -> Any:
+        """The forward pass: states of the world for the rows of each request."""
+        rows = 3
+        if not dummy_run:
+            prepare = self.prepare_inputs if self.v2 else self._prepare_inputs
+            batch = prepare(scheduled, None)
+            assert (batch is not None) is self.v2
+            rows = sum(scheduled.num_scheduled_tokens.values())
+            for id, n in scheduled.num_scheduled_tokens.items():
+                self.computed[id] = self.computed.get(id, 0) + n
+        self.seen = []
+        for layer in range(LAYERS):
+            hidden = torch.ones(rows, WIDTH)
+            if layer != self.skip:
+                self.kernel.visit(layer, hidden, None)
+            self.seen.append(hidden)
+        return None
+
+    def sample_tokens(self, *args: Any) -> Any:
+        output = SimpleNamespace()
+        return SimpleNamespace(model_runner_output=output) if self.v2 else output
+
+    # --- what a test does ---
+
+    def step(self, new: list[NewRequestData] = [], cached: Any = None, gone: Any = (), **counts: int) -> Any:  # noqa: B006
+        scheduled = SimpleNamespace(
+            scheduled_new_reqs=new, scheduled_cached_reqs=cached or CachedRequestData.make_empty(),
+            finished_req_ids=set(gone), num_scheduled_tokens=counts,
+        )  # fmt: skip
+        for request in new:
+            self.computed[request.req_id] = request.num_computed_tokens
+        self.execute_model(scheduled)
+        output = self.sample_tokens()
+        return getattr(getattr(output, "model_runner_output", output), losses.ATTRIBUTE, {})
+
+
+def request(id: str, ticket: str | None, blocks: list[int], computed: int = 0) -> NewRequestData:
+    params = SimpleNamespace(extra_args=None if ticket is None else {KEY: ticket})
+    tokens = list(range(LENGTH))
+    return NewRequestData(id, tokens, [], params, None, (blocks,), computed, None)  # type: ignore[arg-type]
+
+
+def running(id: str, blocks: list[int] | None, computed: int, resumed: bool = False) -> CachedRequestData:
+    found = CachedRequestData.make_empty()
+    found.req_ids, found.num_computed_tokens = [id], [computed]
+    found.new_block_ids = [None if blocks is None else (blocks,)]
+    found.resumed_req_ids = {id} if resumed else set()
+    return found
+
+
+@pytest.fixture(params=[False, True], ids=["V1", "V2"])
+def runner(request, world) -> Fake:
+    return Fake(request.param, world)
+
+
+def ticket_of(runner: Fake, amount: float = 4.0, first: int = 0) -> str:
+    positions = {"ranges": [[first, None]]} if first else "all"
+    plan = runner.world.resolve(place(runner.world, Add(amount=amount), Site(1), positions=positions))
+    for name, array in plan.vectors.items():
+        runner.kernel.put(name, array)
+    return Ticket("k", plan=plan_json(plan), first=plan.first_position()).to_text()
+
+
+def test_a_runner_tells_the_kernel_of_its_batch_and_the_scheduler_of_losses(runner):
+    ticket = ticket_of(runner, first=2)
+    new = [request("plain", None, [1, 2]), request("a", ticket, [3, 4])]
+    assert runner.step(new, plain=3, a=5) == {}
+    moved = (runner.seen[1] != 1).any(1).tolist()
+    assert moved == [False] * 3 + [False, False, True, True, True]
+    assert not any((h != 1).any() for i, h in enumerate(runner.seen) if i != 1)
+    runner.step(cached=running("a", None, 5), plain=1, a=1)
+    assert (runner.seen[1] != 1).any(1).tolist() == [False, True]
+    runner.skip = 2
+    found = runner.step(cached=running("a", None, 6), plain=1, a=1)
+    assert list(found) == ["a"] and "layers [2] were never reached" in found["a"]
+    runner.skip = None
+    assert runner.step(gone=["a"], plain=1) == {}
+    assert runner.kernel.counts()["requests"] == len(runner.watch.blocks) == len(runner.watch.tickets) == 0
+
+
+def test_a_warm_up_in_the_middle_is_plain(runner):
+    runner.step([request("a", ticket_of(runner), [1])], a=3)
+    if runner.v2:
+        runner.execute_model(SimpleNamespace(), None, dummy_run=True)
+        assert not any((h != 1).any() for h in runner.seen)
+    runner._dummy_run()
+    assert runner.kernel.step is None
+
+
+def test_a_request_that_comes_again_with_another_plan_is_lost(runner):
+    runner.step([request("a", ticket_of(runner), [1])], a=3)
+    assert runner.step([request("a", ticket_of(runner), [2])], a=3) == {}  # V2, after a preemption
+    assert "another plan" in runner.step([request("a", ticket_of(runner, 5.0), [3])], a=3)["a"]
+
+
+def test_whoever_is_given_blocks_of_a_lost_request_is_lost_until_they_are_computed_anew(runner):
+    ticket = ticket_of(runner, first=5)  # blocks 1 on
+    runner.skip = 0
+    assert list(runner.step([request("a", ticket, [1, 2, 3])], a=12)) == ["a"]
+    runner.skip = None
+    assert runner.watch.blocks.spoiled == {2, 3}
+    # Under way before the scheduler hears of it: one of the same plan, one that shares only what is plain.
+    new = [request("b", ticket, [1, 2, 9], computed=8), request("c", ticket, [1, 8], computed=4)]
+    new.append(request("plain", None, [1, 7], computed=4))
+    assert runner.step(new, b=2, c=2, plain=2) == {"b": runner_words()}
+    assert runner.watch.blocks.spoiled == {2, 3, 9}
+    # Block 2 has a new owner who computes it, and so has 3, as one more of a request that runs.
+    assert runner.step([request("d", ticket, [2])], running("c", [3], 6), gone=["a", "b"], c=1, d=1) == {}
+    assert runner.watch.blocks.spoiled == {9}
+    assert runner.step([request("e", ticket, [1, 2, 3], computed=12)], e=1) == {}
+    resumed = running("c", [1, 9], 8, resumed=True)
+    assert list(runner.step(cached=resumed, c=1)) == ["c"]
+
+
+def runner_words() -> str:
+    from trimtab.engines.vllm.blocks import SPOILED
+
+    return SPOILED
+
+
+def test_blocks_of_a_lost_request_that_are_not_finite_are_zeroed(runner):
+    runner.step([request("a", ticket_of(runner), [5, 6])], a=6)
+    runner.cache[5, 1], runner.cache[6] = 3.0, 7.0
+    runner.cache[6, 2] = float("nan")
+    runner.skip = 0
+    runner.step(cached=running("a", None, 6), a=1)
+    assert runner.cache[5, 1] == 3.0 and not runner.cache[6].any()
+
+
+def test_a_runner_without_a_request_of_ours_does_nothing(runner):
+    runner.step([request("plain", None, [1])], plain=3)
+    assert runner.kernel.step is None and runner.kernel.counts()["requests"] == 0
+
+
+def test_the_first_worker_of_a_pipeline_sends_and_the_last_one_reads(world):
+    """Through the attributes that vLLM passes on, and without them in what the model is given."""
+    ticket = ticket_of(start := Fake(False, world, last=False))
+    inner, states = start.watch._execute, SimpleNamespace
+    holder = type("Tensors", (), {"__init__": lambda self, tensors: setattr(self, "tensors", tensors)})
+    start.watch._execute = lambda *a, **k: (inner(*a, **k), holder({"hidden_states": torch.ones(2)}))[1]
+    start.skip = 0
+    scheduled = states(
+        scheduled_new_reqs=[request("a", ticket, [1])], scheduled_cached_reqs=CachedRequestData.make_empty(),
+        finished_req_ids=set(), num_scheduled_tokens={"a": 3},
+    )  # fmt: skip
+    sent = start.execute_model(scheduled)
+    assert set(sent.tensors) == {"hidden_states", pipeline.KEY}
+    assert not hasattr(start.sample_tokens(), losses.ATTRIBUTE)  # nobody reads its output
+    end = Fake(False, world, first=False)
+    ticket_of(end)
+    end.get_model = lambda: states(make_empty_intermediate_tensors=lambda **k: k)  # type: ignore[attr-defined]
+    end.model_config, end.device = states(dtype=torch.float32), "cpu"  # type: ignore[attr-defined]
+    end.execute_model(scheduled, sent)
+    assert set(sent.tensors) == {"hidden_states"}
+    assert end.intermediate_tensors["batch_size"] == 64  # which vLLM forgets without a warm-up
+    (why,) = getattr(end.sample_tokens(), losses.ATTRIBUTE).values()
+    assert re.search(r"layers \[0\] were never reached", why)
