@@ -106,8 +106,8 @@ class OpenBatch:
 
     @property
     def full(self) -> bool:
-        """Whether another request would have to wait inside."""
-        return bool(self._line) or self.active >= self.rows
+        """Whether every row is taken or promised: another request would have to wait inside."""
+        return self.active + len(self._line) >= self.rows
 
     @property
     def idle(self) -> bool:
