@@ -263,6 +263,30 @@ def test_a_newcomer_waits_for_room_in_the_caches(engine):
     assert {len(host.samples(k)) for k in range(8)} == {1}
 
 
+def test_short_prompts_begin_together_and_a_long_one_alone():
+    engine = trimtab.load_engine("tiny", "reference")
+    batch, begun = engine.open_batch(6), []
+    begin = batch.opening.begin
+
+    def recorded(places):
+        begun.append([(key, index) for key, index, _ in places])
+        return begin(places)
+
+    batch.opening = replace(batch.opening, begin=recorded, piece=10)
+    greedy = Sampling(max_tokens=8, ignore_eos=True)
+    lengths, n = (4, 5, 3, 40, 40, 2, 2), {3: 2, 6: 3}
+    joins = [
+        (k, Request(engine.encode([3] * length), None, replace(greedy, n=n.get(k, 1))))
+        for k, length in enumerate(lengths)
+    ]
+    host = Host(batch)
+    host.run({0: joins})
+    assert begun[:3] == [[(0, 0), (1, 0)], [(2, 0)], [(3, 0), (3, 1)]]
+    assert begun[3] == [(4, 0)]  # the sixth row; the others wait for one that is free
+    assert [place for group in begun[4:] for place in group] == [(5, 0), (6, 0), (6, 1), (6, 2)]
+    assert max(host.together) == 6
+
+
 def test_captures_get_their_turn_between_two_tokens(engine):
     batch = engine.open_batch(4)
     batch.join(

@@ -106,8 +106,8 @@ class OpenBatch:
 
     @property
     def full(self) -> bool:
-        """Whether another request would have to wait inside."""
-        return bool(self._line) or self.active >= self.rows
+        """Whether every row is taken or promised: another request would have to wait inside."""
+        return self.active + len(self._line) >= self.rows
 
     @property
     def idle(self) -> bool:
@@ -181,18 +181,17 @@ class OpenBatch:
     def _admit(self) -> list[Place]:
         """Those who begin now."""
         chosen: list[Place] = []
-        prompts: set[tuple[int, ...]] = set()
+        prompts: dict[int, int] = {}  # lengths; the samples of one request share one
         taken = self.active
         while self._line and taken + len(chosen) < self.rows:
             key, _, request = self._line[0]
             assert isinstance(request.prompt, Prompt)
-            tokens = request.prompt.tokens
-            columns = max([len(tokens), *map(len, prompts)])
-            if prompts and tokens not in prompts and (len(prompts) + 1) * columns > self.opening.piece:
+            columns = max([len(request.prompt), *prompts.values()])
+            if prompts and key not in prompts and (len(prompts) + 1) * columns > self.opening.piece:
                 break
             if not self._fits(taken + len(chosen), self._guests[key]):
                 break
-            prompts.add(tokens)
+            prompts[key] = len(request.prompt)
             self._guests[key].begun = True
             chosen.append(self._line.popleft())
         return chosen

@@ -25,7 +25,7 @@ from trimtab.records import json_line
 from trimtab.server.busy import Busy
 
 log = logging.getLogger("trimtab.server")
-#: Seconds that the first request of a fixed group waits for company, and requests that run at once.
+#: Seconds that a request waits for company where nothing runs, and requests that run at once.
 PATIENCE, GROUP = 0.01, 16
 
 
@@ -152,10 +152,11 @@ class Batcher:
         self.running = 0
 
     def _welcome(self, batch: OpenBatch, serving: dict[int, Job], numbers: itertools.count[int]) -> None:
-        """Let in whom there is room for; waits where there is nothing else to do."""
+        """Let in whom there is room for; waits where there is nothing else to do, and then a moment for company."""
+        idle = batch.idle
         while self._open and not batch.full:
             try:
-                job = self._jobs.get(block=batch.idle)
+                job = self._jobs.get(block=idle, timeout=None if batch.idle else PATIENCE)
             except queue.Empty:
                 return
             if job is None:
