@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines.reference.engine import ReferenceEngine
 from trimtab.sites import Site
 
 
@@ -169,7 +170,7 @@ def test_compare_vectors(trimtab, refused, joy, joy_vectors, tmp_path):
 # --- readouts
 
 
-def test_readout_matrix(trimtab, tmp_path):
+def test_readout_matrix(trimtab, tmp_path, monkeypatch):
     """Two corpora about one thing in the reference model's language, and one about something else."""
     sides = {
         "joy": (["happy", "glad", "merry"], ["sad", "gloomy", "lonely"]),
@@ -200,6 +201,19 @@ def test_readout_matrix(trimtab, tmp_path):
     assert done.record["verdicts"][0]["train"] == "joy"
     shown = trimtab("eval", "readout", "tiny", *given, "--engine", "reference", "--layers", "3")
     assert "trained on joy" in shown.out and "own, by halves" in shown.out
+    # The model is an axis: every entry and verdict names its own, and a deeper model has its own layers.
+    monkeypatch.setattr(
+        "trimtab.cli.models.load_engine",
+        lambda name, *_, **__: ReferenceEngine.load("tiny", n_layers=6 if name == "deep" else 4),
+    )
+    both = trimtab("eval", "readout", "tiny", *given, "--also", "deep", "--engine", "reference", "--json")
+    assert both.record["models"] == ["tiny", "deep"]
+    count = {m: sum(e["model"] == m for e in both.record["entries"]) for m in both.record["models"]}
+    assert count == {"tiny": 2 * 2 * 4, "deep": 2 * 2 * 6}
+    assert [v["model"] for v in both.record["verdicts"]] == ["tiny", "tiny", "deep", "deep"]
+    assert {e["depth"] for e in both.record["entries"] if e["model"] == "deep"} == {n / 6 for n in range(6)}
+    here = [e for e in both.record["entries"] if e["model"] == "tiny" and e["site"] in ("layer_1", "layer_3")]
+    assert here == done.record["entries"]  # what one model gives does not depend on the others
 
 
 def test_readout_refusals(refused, no_model, joy_pairs):

@@ -97,6 +97,24 @@ def test_a_sweep_whose_replies_were_cut_goes_on_in_the_same_folder(sweep, trimta
     assert "larger limit" in refused("sweep", "tiny", *argv, *other, *limits)
 
 
+def test_the_mean_difference_stands_beside_every_other_method(sweep, trimtab, joy_pairs, tmp_path):
+    """Fitted in the same pass, never among the cells, measured where the chosen cell is; files take it from --data."""
+    flags = ("--layers", "1-2", "--no-refine", "--json")
+    own = sweep("--data", joy_pairs, "--method", "pca_diff", "-o", tmp_path / "pca.safetensors", *flags)
+    assert own.code == 0, own.err
+    assert own.record["tried"] == 2 * 2 and set(own.record["sites"]) == {"pca_diff"}
+    beside, gap = own.record["mean_difference"]["joy"], own.record["steered_less_mean_difference"]["joy"]
+    (final,) = own.record["final"]
+    best = next(r for r in final["rows"] if r["dose"] == own.record["choice"]["best_dose"]["joy"])
+    assert beside["n"] == best["n"] and gap["mean"] == pytest.approx(best["score"] - beside["mean"], abs=1e-9)
+    again = sweep(tmp_path / "pca.safetensors", "--data", joy_pairs, "--no-write", *flags)
+    assert again.record["mean_difference"]["joy"]["mean"] == pytest.approx(beside["mean"], abs=1e-6)
+    plain = sweep("--data", joy_pairs, "--no-write", *flags)
+    assert plain.record["mean_difference"] == {}  # it would stand beside itself
+    told = sweep("--data", joy_pairs, "--method", "pca_diff", "--layers", "1-2", "--no-refine")
+    assert "mean diff" in told.out
+
+
 def assert_close(one, other, where=""):
     """Equal structures, numbers within rounding; words that show numbers are left out."""
     if isinstance(one, dict):
@@ -116,10 +134,21 @@ def assert_close(one, other, where=""):
 
 def test_a_corpus_is_swept_over_methods_streams_and_windows(sweep, joy_pairs, tmp_path):
     flags = ["--data", joy_pairs, "--method", "mean_diff", "--method", "pca_diff", "--layers", "1-2"]
-    flags += ["--stream", "resid_post", "--stream", "mlp_out", "--window", 1, "--window", 2, "--no-refine"]
+    flags += [
+        "--stream",
+        "resid_post",
+        "--stream",
+        "mlp_out",
+        "--window",
+        1,
+        "--window",
+        2,
+        "--no-refine",
+        "--union",
+    ]
     done = sweep(*flags, "--json", "-o", tmp_path / "best.safetensors")
     assert done.code == 0, done.err
-    assert done.record["tried"] == 2 * 2 * (2 + 1) * 2  # methods, streams, windows, doses
+    assert done.record["tried"] == 2 * 3 * (2 + 1) * 2  # methods, streams and their union, windows, doses
     saved = ConceptVectors.load(tmp_path / "best.safetensors")
     assert saved.origin.method == done.record["choice"]["cell"]["method"]
     (folder,) = (tmp_path / "runs").iterdir()
@@ -158,8 +187,8 @@ def test_texts_are_generated_for_scores_of_texts_and_can_be_scored_again(sweep, 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "exactly one"),
-        (["FILE", "--data", "x"], "exactly one"),
+        ([], "give a vector FILE, --data CORPUS, or both"),
+        (["FILE", "--data", "x"], "no such"),
         (["FILE", "--randoms", "4"], "5 random"),
         (["FILE", "--doses", "0,-1"], "above 0"),
         (["FILE", "--doses", "a"], "--doses"),

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,19 @@ def server(local) -> Iterator[Served]:
 def remote(server) -> Iterator[Engine]:
     with trimtab.load_engine(server.url, "remote") as found:
         yield found
+
+
+def test_a_sample_goes_on_over_http_with_its_own_numbers(local, remote):
+    """Cut after four tokens and gone on with: the sample of one request, here and there."""
+    prompt = local.encode("I feel", bare=True)
+    whole = Sampling(max_tokens=10, temperature=1.0, seed=7, n=3, ignore_eos=True)
+    (done,) = local.generate(Request(prompt, None, whole))
+    for j, sample in enumerate(done.samples):
+        longer = replace(prompt, tokens=prompt.tokens + sample.tokens[:4])
+        rest = replace(whole, n=1, max_tokens=6, resumes=(j, 4))
+        for engine in (local, remote):
+            (found,) = engine.generate(Request(longer, None, rest))
+            assert found.tokens == sample.tokens[4:]
 
 
 # --- bodies
@@ -311,7 +325,8 @@ def test_no_body_breaks_a_binary_route(server, route):
             "logprobs": "all", "sampling": {"n": 1e9}}  # fmt: skip
     heads += [{"items": [item], "requests": [item], "sites": ["layer_0"], "at": "after", "mean": False}]
     for key, value in (("tokens", [-1]), ("tokens", "x"), ("plan", None), ("positions", [True]), ("sampling", {"x": 1}),
-                       ("sampling", {"stop": [1]}), ("sampling", {"seed": 0.5}), ("sampling", {"temperature": None}),
+                       ("sampling", {"stop": [1]}), ("sampling", {"resumes": [0, "a"]}), ("sampling", {"resumes": [0]}),
+                       ("sampling", {"seed": 0.5}), ("sampling", {"temperature": None}),
                        ("capture", {}), ("readout", {"sites": ["layer_0"]})):  # fmt: skip
         heads.append(
             {"items": [{**item, key: value}], "requests": [{**item, key: value}], "sites": ["layer_0"]}

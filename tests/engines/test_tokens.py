@@ -8,6 +8,7 @@ pytest.importorskip("tokenizers", reason="these tests build their tokenizers wit
 pytest.importorskip("transformers", reason="these tests wrap their tokenizers with transformers")
 
 from engines.checkpoints import tokenizer
+from trimtab.engines.requests import Sampling
 from trimtab.engines.sampling import DRAWS, Uniforms
 from trimtab.engines.tokens import Detokenizer, PromptEncoder, StopText, token_spans
 from trimtab.errors import InputError, Unsupported
@@ -162,4 +163,6 @@ def test_uniforms_belong_to_the_seed_and_the_sample():
     assert rows[0] == rows[1]
     assert rows[0] != rows[2] and rows[0] != rows[3]
     flat = [x for step in rows[0] for x in step]
+    resumed = Uniforms.of(Sampling(temperature=1.0, seed=3, resumes=(1, 70)), 0)
+    assert [resumed.at(t).tolist() for t in range(60)] == rows[2][70:]
     assert len(rows[0][0]) == DRAWS and all(0 <= x < 1 for x in flat) and len(set(flat)) > 500

@@ -204,3 +204,14 @@ def test_rows_are_plain_json(engine, vectors):
     ledger = Memory()
     for row in told(engine, vectors, GREEDY, ledger, continue_to=LONG):
         assert json.loads(json.dumps(row)) == row
+
+
+def test_vllm_goes_on_with_a_seed_that_no_other_part_has():
+    """Its generators cannot be wound forward, so that what is drawn behind a cut must not repeat what is before it."""
+    from trimtab.engines.vllm.generation import _seed
+
+    whole = Sampling(temperature=1.0, seed=3, n=2)
+    assert [_seed(whole, j) for j in range(2)] == [3, 4]
+    rest = {_seed(Sampling(temperature=1.0, seed=3, resumes=(j, n)), 0) for j in range(2) for n in (4, 9)}
+    assert len(rest) == 4 and not rest & {3, 4}
+    assert _seed(Sampling(resumes=(0, 4)), 0) is None

@@ -7,8 +7,9 @@ import pytest
 
 from evaluation.planted import JOY, TYPICAL, WIDTH, PlantedEngine
 from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines import load_engine
 from trimtab.errors import InputError
-from trimtab.evaluation.cells import Cell, grid
+from trimtab.evaluation.cells import Cell, conditions_of, grid
 from trimtab.evaluation.curves import Curve, Point
 from trimtab.evaluation.fluency import NeutralNll, PlainLoss
 from trimtab.evaluation.items import Item
@@ -145,6 +146,29 @@ def test_axes_multiply_and_windows_are_neighbours():
     assert Cell("a", (1, 2), positions="generated").name == "a 1-2 generated"
     with pytest.raises(InputError, match="no cell"):
         grid(files, [9])
+
+
+def test_a_union_shares_the_dose_between_its_streams():
+    """Each of two streams gets half of the dose in its own typical norm; a layer that lacks one has no union."""
+    rows = {Site(0, "attn_out"): 3.0, Site(0, "mlp_out"): 5.0, Site(1, "mlp_out"): 7.0}
+    engine = load_engine("tiny", "reference")
+    unit = engine.planted["joy"]
+    file = ConceptVectors.from_directions(
+        [Direction.from_raw("joy", s, unit, typical_norm=n) for s, n in rows.items()]
+    )
+    cells = grid({"m": file}, range(2), windows=(1, 2), union=True)
+    together = [c for c in cells if "+" in c.stream]
+    assert [c.name for c in together] == ["m 0 attn_out+mlp_out"]
+    assert {c.stream for c in grid({"m": file}, range(2))} == {"attn_out", "mlp_out"}
+    (joy, random) = conditions_of(together[0], file, ["joy"], [0.8], 1, [0.8])
+    for condition in (joy, random):
+        plan = engine.resolve(condition.plan, engine.encode("we", bare=True))
+        pushes = {p.site: abs(p.coefficients.shift * p.coefficients.strength) for p in plan.effective}
+        assert pushes == {
+            Site(0, "attn_out"): pytest.approx(0.4 * 3),
+            Site(0, "mlp_out"): pytest.approx(0.4 * 5),
+        }
+    assert together[0].sites == tuple(pushes)
 
 
 def test_a_layer_that_is_not_finite_is_left_out_with_the_reason():

@@ -134,6 +134,10 @@ def dilemmas(
         desk.result(record, text="\n".join([about, *(c.name for c in cells)]))
         return
     desk.note(about)
+    if methods and not any(v.origin.method == "mean_diff" for v in methods.values()):
+        desk.note(
+            "no method here is the mean difference: --steer one of that method too, to have it as a baseline"
+        )
     options = {k: flags[k] for k in ("dtype", "device")}
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         methods = _with_norms(desk, runner, methods, placing)

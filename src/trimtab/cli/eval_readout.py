@@ -17,11 +17,15 @@ from .models import glance, model_options, open_engine, spoken_warnings
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
+    from trimtab.evaluation.readout.matrix import Matrix
 
 
 @verb("eval readout")
 @click.argument("model")
 @click.argument("corpora", nargs=-1, required=True, metavar="NAME=PATH[:concept]...")
+@click.option(
+    "--also", multiple=True, metavar="MODEL", help="Another model to do the same on; may be repeated."
+)
 @click.option("--method", default="mean_diff", help="Extraction method that makes each direction.")
 @click.option("--layers", default="all", help="Layers to read at, e.g. 30-80%.")
 @click.option("--stream", default="resid_post", help="Stream to read.")
@@ -30,8 +34,8 @@ if TYPE_CHECKING:
 def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **flags: Any) -> None:
     """Does a direction read corpora it was not made from?
 
-    Every corpus trains a direction that is read on all others, at every layer. Beside the AUC stand what random
-    directions reach, and controls: length, sentiment words, topic words.
+    Every corpus trains a direction that is read on all others, at every layer of every model. Beside the AUC stand
+    what random directions reach, and controls: length, sentiment words, topic words.
     """
     from trimtab.evaluation.readout.matrix import matrix, states
     from trimtab.recipes.vectors import choose_method, choose_sites
@@ -43,22 +47,45 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     named = dict(_corpus(c) for c in corpora)
     if len(named) < 2:
         raise InputError("give at least two corpora under different names: NAME=PATH NAME=PATH")
-    glance(model, engine)
+    models = list(dict.fromkeys([model, *flags["also"]]))
+    for each in models:
+        glance(each, engine)
     options = {k: flags[k] for k in ("dtype", "device")}
-    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
-        sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
-        found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
-    record = {
-        "model": model, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
-        "entries": [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries],
-        "verdicts": [{**finite(v), "site": v.site.key} for v in found.verdicts], "warnings": list(said),
-    }  # fmt: skip
+    entries, verdicts = [], []
+    with spoken_warnings(desk) as said:
+        for each in models:
+            with open_engine(desk, each, engine, **options) as runner:
+                sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
+                found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
+                depth = runner.info.n_layers
+            entries += [
+                {
+                    "model": each,
+                    **finite(e),
+                    "site": e.site.key,
+                    "depth": e.site.layer / depth,
+                    "holds": e.holds,
+                }
+                for e in found.entries
+            ]
+            verdicts += [{"model": each, **finite(v), "site": v.site.key} for v in found.verdicts]
+            _show_matrix(desk, found, each if len(models) > 1 else None)
+    desk.result({
+        "model": model, "models": models, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
+        "entries": entries, "verdicts": verdicts, "warnings": list(said),
+    })  # fmt: skip
+
+
+def _show_matrix(desk: Desk, found: Matrix, model: str | None) -> None:
+    """Per training corpus, every corpus at the layer that was chosen on it."""
     from rich.table import Table
 
     for v in found.verdicts:
         word = "a readout" if v.readout else f"no readout: does not hold on {', '.join(v.fails_on)}"
+        where = f"trained on {v.train}, {v.site} (chosen on it)"
+        title = f"{where}: {word}" if model is None else f"{model}, {where}: {word}"
         table = Table("read on", "AUC", "95 %", "random", "length", "sentiment", "topic", "", box=None, pad_edge=False,
-                      title=f"trained on {v.train}, {v.site} (chosen on it): {word}", title_justify="left")  # fmt: skip
+                      title=title, title_justify="left")  # fmt: skip
         for e in (e for e in found.entries if e.train == v.train and e.site == v.site):
             mark = "own, by halves" if e.own else "holds" if e.holds else "does not hold"
             numbers = (e.random_high, *e.controls.values())
@@ -66,7 +93,6 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
                 e.unseen, f"{e.auc:.2f}", f"{e.low:.2f}–{e.high:.2f}", *(f"{x:.2f}" for x in numbers), mark
             )
         desk.print(table)
-    desk.result(record)
 
 
 def _corpus(text: str) -> tuple[str, Contrast]:

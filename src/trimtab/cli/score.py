@@ -13,6 +13,7 @@ from .evaluating import settings_of
 from .frame import Desk, verb
 
 if TYPE_CHECKING:
+    from trimtab.evaluation.continuation import warn_of_mixed_limits
     from trimtab.evaluation.rescore import Line
     from trimtab.evaluation.rule_traces import Rate, RuleScore
 
@@ -53,6 +54,7 @@ def score(
     from trimtab.records import json_line
 
     rows = read_rows(run)
+    warn_of_mixed_limits(rows)
     concepts = list(concept) or concepts_of(rows)
     opened = open_scorer(score, concepts, settings_of(score_set, "--score-set"), desk.seed)
     scored = rescore(rows, opened, concepts)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from .frame import Desk, verb
 from .library import library_option
 from .models import Glance, glance, model_options, open_engine, spoken_warnings
 from .places import check_writable
+from .sweep_bench import extracted, fluency, personas, read_corpus, readout
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -46,7 +48,9 @@ COARSE = 12
 @click.argument("model")
 @click.argument("file", required=False)
 @click.option(
-    "--data", default=None, help="Corpus to extract from instead of FILE: one pass for all methods."
+    "--data",
+    default=None,
+    help="Corpus to extract from instead of FILE (one pass for all methods), or of a baseline beside FILE.",
 )
 @click.option("--method", multiple=True, default=(DEFAULT,), help="Method, with --data; may be repeated.")
 @click.option("--pooling", default=None, help="Tokens to read, with --data.")
@@ -58,6 +62,9 @@ COARSE = 12
 )
 @click.option("--stream", multiple=True, default=("resid_post",), help="Stream to steer; may be repeated.")
 @click.option("--modules", default=None, metavar="REGEX", help="Modules to steer instead, with --data.")
+@click.option(
+    "--union", is_flag=True, help="Try the streams or modules of a layer together, too, sharing the dose."
+)
 @click.option("--positions", multiple=True, default=("all",), help="Tokens to steer; may be repeated.")
 @click.option("--doses", default="-0.4,0,0.2,0.4,0.6,0.8", help="Total doses, 0 is always among them.")
 @click.option("--randoms", type=int, default=5, help="Random directions of the null band, at least 5.")
@@ -89,12 +96,13 @@ def sweep(
     started = time.monotonic()
     options = {k: flags[k] for k in ("dtype", "device")}
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
-        files, excluded = ask.vectors_on(runner)
+        files, baseline, excluded = ask.vectors_on(runner)
         choosing, reporting = ask.items_on(runner)
         identity = {"vectors": {m: v.hash for m, v in files.items()}, "items": [i.id for i in choosing + reporting],
-                    "norms": {m: [*v.typical_norms.values()] for m, v in files.items()}}  # fmt: skip
+                    "norms": {m: [*v.typical_norms.values()] for m, v in files.items()},
+                    "baseline": None if baseline is None else baseline.hash}  # fmt: skip
         with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
-            found, names = ask.swept(runner, files, choosing, reporting, run)
+            found, names = ask.swept(runner, files, baseline, choosing, reporting, run)
             figures = said_of.figures(found, files, excluded, names)
             run.metrics(figures)
             report = run.folder / "report.html"
@@ -112,6 +120,8 @@ def sweep(
         desk.warn(f"left out {where}: {why}")
     for warning in said_of.warnings_of(found):
         desk.warn(warning)
+    if found.final and baseline is None and DEFAULT not in files:
+        desk.note("no mean difference stands beside: name the corpus with --data to have it as a baseline")
     desk.note(f"{found.tried} cells × concepts × doses tried; report: {report}")
     if target is not None:
         desk.note(f"wrote the chosen layer into {target}")
@@ -144,13 +154,12 @@ class _Ask:
         seen: Glance,
     ) -> _Ask:
         """Everything that can be refused early."""
-        from trimtab import data as sources
         from trimtab import recipes
 
         from . import steering
 
-        if (file is None) == (flags["data"] is None):
-            raise InputError("give exactly one of a vector FILE and --data CORPUS")
+        if file is None and flags["data"] is None:
+            raise InputError("give a vector FILE, --data CORPUS, or both: the corpus then makes a baseline")
         if flags["randoms"] < 5:
             raise InputError(
                 f"a null band needs 5 random directions or more, got --randoms {flags['randoms']}"
@@ -160,27 +169,25 @@ class _Ask:
         doses = _doses(flags["doses"])
         positions = tuple(_canonical(steering.parse_positions(p)) for p in flags["positions"])
         given = read_given_items(flags["items"], flags["split"], flags["limit_items"])
-        vectors, contrasts, target = None, [], output
+        vectors, target = None, output
+        concepts = flags["concept"]
         if file is not None:
             if flags["modules"] is not None:
                 raise InputError("--modules chooses what is extracted; it needs --data CORPUS")
             path, vectors = load_vectors(file, seen, model)
-            if flags["concept"]:
-                vectors = vectors.only(flags["concept"])
+            if concepts:
+                vectors = vectors.only(concepts)
             target = None if flags["no_write"] else _target(output or path)
             slug = path.stem
         else:
-            chat = seen.chat_template if sources.chat_follows_model(flags["data"]) else None
-            contrasts = sources.load(flags["data"], chat=chat, prefixes=seen.token_prefixes())
-            kept = [c for c in contrasts if not flags["concept"] or c.concept in flags["concept"]]
-            if not kept:
-                raise InputError(f"{flags['data']} has none of {', '.join(flags['concept'])}")
-            contrasts, slug = kept, Path(flags["data"]).stem
-            for method in flags["method"]:
-                recipes.check(
-                    kept, recipes.choose_method(method, desk.seed), flags["stream"], flags["pooling"]
-                )
+            slug = Path(flags["data"]).stem
             target = None if output is None else _target(output)
+        contrasts = []
+        if flags["data"] is not None:
+            contrasts = read_corpus(flags["data"], concepts or (vectors.concepts if vectors else ()), seen)
+            for method in {DEFAULT, *(() if vectors else flags["method"])}:
+                chosen = recipes.choose_method(method, desk.seed)
+                recipes.check(contrasts, chosen, flags["stream"], flags["pooling"])
         words = settings_of(flags["prefix"], "--prefix")
         return cls(desk, model, flags, doses, positions, words, given, target, slug, vectors, contrasts)
 
@@ -200,13 +207,14 @@ class _Ask:
         }  # fmt: skip
         return record, "\n".join(f"{k:10} {v}" for k, v in record.items() if k not in ("settings", "dry_run"))
 
-    def vectors_on(self, runner: Engine) -> tuple[dict[str, ConceptVectors], dict[str, str]]:
-        """The files to sweep, with typical norms, and the sites that were left out with the reason."""
-        from trimtab import recipes
+    def vectors_on(
+        self, runner: Engine
+    ) -> tuple[dict[str, ConceptVectors], ConceptVectors | None, dict[str, str]]:
+        """The files to sweep, with typical norms, the mean differences, and the sites that were left out and why."""
         from trimtab.recipes.modules import sites_of_modules
-        from trimtab.recipes.several import extract_several, finite_sites
+        from trimtab.recipes.several import finite_sites
         from trimtab.recipes.vectors import choose_sites
-        from trimtab.sites import Site, resolve_layers
+        from trimtab.sites import resolve_layers
 
         layers, info = self.flags["layers"], runner.info
         if self.file is not None:
@@ -227,17 +235,14 @@ class _Ask:
         if not good:
             raise InputError(f"no site is left: {next(iter(bad.values()))}")
         excluded = {s.key: why for s, why in bad.items()}
-        if self.file is not None:
-            kept = with_norms(runner, self.file.only(sites=good), self.desk.note)
-            return {self.file.origin.method or "file": kept}, excluded
-        assert all(isinstance(s, Site) for s in good)
-        methods = [recipes.choose_method(m, self.desk.seed) for m in self.flags["method"]]
-        total = sum(n for c in self.contrasts for n in c.counts.values())
-        with self.desk.progress("extract", total) as bar:
-            files = extract_several(
-                runner, self.contrasts, methods, good, self.flags["pooling"], lambda *_: bar.advance(1)
-            )
-        return files, excluded
+        made = partial(
+            extracted, self.desk, runner, self.contrasts, sites=good, pooling=self.flags["pooling"]
+        )
+        if self.file is None:
+            return *made(self.flags["method"]), excluded
+        kept = with_norms(runner, self.file.only(sites=good), self.desk.note)
+        baseline = made(())[1] if self.contrasts else None
+        return {self.file.origin.method or "file": kept}, baseline, excluded
 
     def items_on(self, runner: Engine) -> tuple[list[Item], list[Item]]:
         """Items that choose and items that report."""
@@ -256,6 +261,7 @@ class _Ask:
         self,
         runner: Engine,
         files: dict[str, ConceptVectors],
+        baseline: ConceptVectors | None,
         choosing: list[Item],
         reporting: list[Item],
         run: Any,
@@ -270,14 +276,14 @@ class _Ask:
         )
         with self.desk.progress("sweep (samples)", None) as bar:
             bench = Bench(
-                runner, files, tuple(self.concepts), score, _fluency(runner, self.model, score, run),
+                runner, files, tuple(self.concepts), score, fluency(runner, self.model, score, run),
                 sampling=Sampling(f["max_tokens"], f["temperature"], f["top_p"], n=f["samples"]),
-                readout=_readout(files) if score.needs == "readings" else None,
-                randoms=f["randoms"], continue_to=f["continue_to"], seed=self.desk.seed, ledger=run,
+                readout=readout(files) if score.needs == "readings" else None,
+                randoms=f["randoms"], continue_to=f["continue_to"], baseline=baseline, seed=self.desk.seed, ledger=run,
                 advance=bar.advance,
             )  # fmt: skip
             cells, candidates = self.cells(files, runner.info.n_layers)
-            words = {**_personas(self.model), **self.words}
+            words = {**personas(self.model), **self.words}
             found = sweep(
                 bench, cells, candidates, choosing, reporting, self.doses, words, refine=not f["no_refine"]
             )
@@ -291,7 +297,7 @@ class _Ask:
         step = self.flags["step"] or max(1, math.ceil(len(have) / COARSE))
         start = (len(have) - 1) % step if step > 1 else 0  # the last layers are tried too
         windows, positions = self.flags["window"], self.positions
-        everything = grid(files, have, windows, positions)
+        everything = grid(files, have, windows, positions, self.flags["union"])
         first = set(have[start::step])
         return [c for c in everything if c.middle in first], everything
 
@@ -347,36 +353,3 @@ def _doses(text: str) -> tuple[float, ...]:
 
 def _canonical(positions: Any) -> str:
     return positions if isinstance(positions, str) else json.dumps(positions, sort_keys=True)
-
-
-def _fluency(runner: Engine, model: str, score: Any, run: Any) -> Any:
-    from trimtab import embedded
-    from trimtab.evaluation.coherence import Reference
-    from trimtab.evaluation.fluency import NeutralNll, PlainLoss, Trigrams
-
-    if score.needs == "continuations":
-        return NeutralNll(runner, run)
-    if model == "embedded":
-        return Trigrams(Reference.load(embedded.data("trigrams.npz")))
-    return PlainLoss()
-
-
-def _readout(files: dict[str, ConceptVectors]) -> Any:
-    """The deepest residual site of the first file: what reaches it has been through the blocks after the push."""
-    from trimtab.readouts import Readout
-
-    vectors = next(iter(files.values()))
-    deepest = max((s for s in vectors.sites if s.stream == "resid_post"), default=None)
-    if deepest is None:
-        raise InputError(
-            "the score 'projection' reads resid_post, and the file has no rows there; use --score"
-        )
-    return Readout.from_vectors(vectors, [deepest])
-
-
-def _personas(model: str) -> dict[str, str]:
-    from trimtab import embedded
-
-    if model != "embedded":
-        return {}
-    return json.loads(Path(embedded.data("personas.json")).read_text(encoding="utf-8"))

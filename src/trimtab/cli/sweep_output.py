@@ -28,6 +28,8 @@ def figures(
         "final": [c.to_json() for c in found.final],
         "prefix": {c: vars(e) for c, e in found.prefixes.items()},
         "steered_less_prefix": {c: vars(e) for c, e in found.against_prefix.items()},
+        "mean_difference": {c: vars(e) for c, e in found.means.items()},
+        "steered_less_mean_difference": {c: vars(e) for c, e in found.against_means.items()},
     }
 
 
@@ -51,7 +53,8 @@ def _sites(vectors: ConceptVectors) -> dict[str, Any]:
 
 def short(whole: dict[str, Any]) -> dict[str, Any]:
     """What goes to stdout: the choice and the final rows; all curves are in metrics.json."""
-    keep = ("score", "fluency", "choice", "tried", "sites", "excluded", "prefix", "steered_less_prefix")
+    keep = ("score", "fluency", "choice", "tried", "sites", "excluded", "prefix", "steered_less_prefix",
+            "mean_difference", "steered_less_mean_difference")  # fmt: skip
     found = {k: whole[k] for k in keep}
     chosen = whole["choice"]["cell"]["name"]
     found["strengths"] = [s for s in whole["strengths"] if s["cell"] == chosen]
@@ -103,6 +106,7 @@ def table_of(found: Sweep, files: dict[str, ConceptVectors]) -> Any:
         "95 %",
         "random 95 %",
         "prefix",
+        *(["mean diff"] if found.means else []),
         "slope",
         "p",
         "coherent",
@@ -116,11 +120,13 @@ def table_of(found: Sweep, files: dict[str, ConceptVectors]) -> Any:
         row = next(r for r in curve.rows() if r.dose == dose)
         study, null, told = curve.study(), curve.band(dose), found.prefixes.get(curve.concept)
         low, high = study.coherence_range
+        other = found.means.get(curve.concept)
+        mean = ["" if other is None else f"{other.mean:.3f}"] if found.means else []
         table.add_row(
             Text(curve.concept), f"{dose:+.3g}", f"{size.scale:.3g}", f"{size.rule_scale:.3g}",
             f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
             f"[{row.low:.3f}, {row.high:.3f}]", "" if null is None else f"{null:.3f}",
-            "" if told is None else f"{told.mean:.3f}", f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
+            "" if told is None else f"{told.mean:.3f}", *mean, f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
             f"{low:g} to {high:g}", str(row.n),
         )  # fmt: skip
     return table

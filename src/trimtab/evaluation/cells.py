@@ -9,14 +9,15 @@ from typing import Any
 
 from trimtab.directions import ConceptVectors
 from trimtab.errors import InputError
-from trimtab.evaluation.conditions import Condition, randoms, steered
+from trimtab.evaluation.conditions import UNION, Condition, randoms, steered
 from trimtab.prompts import Positions
 from trimtab.sites import Site
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`layers` share each total dose. `positions` is their JSON form or name, as text, so that a cell is a key."""
+    """`layers` share each total dose; so do the streams of a union, "attn_out+mlp_out". `positions` is their JSON form
+    or name, as text, so that a cell is a key."""
 
     method: str
     layers: tuple[int, ...]
@@ -39,7 +40,7 @@ class Cell:
     @property
     def sites(self) -> tuple[Site, ...]:
         """Where it acts."""
-        return tuple(Site(n, self.stream) for n in self.layers)
+        return tuple(Site(n, s) for n in self.layers for s in self.stream.split(UNION))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -57,15 +58,20 @@ def grid(
     layers: Sequence[int],
     windows: Sequence[int] = (1,),
     positions: Sequence[str] = ("all",),
+    union: bool = False,
 ) -> list[Cell]:
-    """Every combination of the axes. A window of w takes w neighbouring layers that the file has at that stream."""
+    """Every combination of the axes. A window of w takes w neighbouring layers that the file has at that stream; with
+    `union` all its streams together are one stream more, at the layers that have all of them."""
     found: list[Cell] = []
     for method, vectors in files.items():
-        for stream in dict.fromkeys(s.stream for s in vectors.sites):
-            have = [n for n in vectors.layers(stream) if n in set(layers)]
+        streams = list(dict.fromkeys(s.stream for s in vectors.sites))
+        groups = [[s] for s in streams] + ([streams] if union and len(streams) > 1 else [])
+        for group in groups:
+            shared = set(layers).intersection(*(vectors.layers(s) for s in group))
+            have = [n for n in vectors.layers(group[0]) if n in shared]
             for width in windows:
                 runs = [tuple(have[i : i + width]) for i in range(len(have) - width + 1)]
-                found += [Cell(method, run, stream, p) for run in runs for p in positions]
+                found += [Cell(method, run, UNION.join(group), p) for run in runs for p in positions]
     if not found:
         raise InputError(
             f"no cell to try: the files have no window of {list(windows)} layers among {list(layers)}"

@@ -20,6 +20,8 @@ from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import Positions
 
 KINDS = ("plain", "steered", "random", "prefix")
+#: Between streams that share one dose.
+UNION = "+"
 #: What a prompt prefix says of a concept for which no words were given.
 PREFIX = "You are {concept}."
 #: Fewer random directions than this say little about what chance does.
@@ -65,11 +67,13 @@ def steered(
     kind: str = "steered",
     **axes: Any,
 ) -> Condition:
-    """One concept added at one total dose, shared by the layers."""
+    """One concept added at one total dose, shared by the layers and by the streams of a union ("attn_out+mlp_out")."""
     where = {"layers": list(layers), "stream": stream, "positions": positions, **axes}
     # A study measures beyond the safe range on purpose: it needs no warning of it.
     one = replace(vectors.only([concept]), calibration={})
-    placed = Placement(Add(dose=dose), one, list(layers), stream, positions)
+    streams = stream.split(UNION)
+    share = Add(dose=dose / len(streams))
+    placed = tuple(Placement(share, one, list(layers), s, positions) for s in streams)
     words = ",".join(map(str, layers)) + ("" if stream == "resid_post" else f".{stream}")
     extra = "".join(f" {v}" for k, v in sorted(axes.items()) if k != "cell")
     more = "" if positions == "all" else f" {positions}"
@@ -78,7 +82,7 @@ def steered(
         kind,
         concept,
         dose,
-        SteeringPlan((placed,)),
+        SteeringPlan(placed),
         None,
         where,
     )

@@ -149,7 +149,7 @@ def warn_of_mixed_limits(rows: Sequence[Mapping[str, Any]]) -> None:
     behind = [r["limits"][-1] for r in limited if is_cut(r) and r["limits"][-1] < most]
     if behind:
         warnings.warn(
-            f"{len(behind)} replies are cut at {max(behind)} tokens where others of this run went on to {most}: give "
-            f"the same command --continue-to {most}",
+            f"{len(behind)} replies are cut at {max(behind)} tokens where others of this run went on to {most}: "
+            f"they cannot be compared. The same command with --continue-to {most} goes on with those that it asks for",
             stacklevel=3,
         )

@@ -79,15 +79,18 @@ def rescore(rows: Sequence[Record], score: Scorer, concepts: Sequence[str]) -> l
 def summary(rows: Sequence[Record], score: str, concepts: Sequence[str], seed: int = 0) -> list[Line]:
     """A line per condition for the concept that it is about (every concept for plain and random conditions)."""
     by = by_condition(rows)
-    plain = {_items(own): own for own in by.values() if own[0]["kind"] == "plain"}
+    plain = [r for own in by.values() if own[0]["kind"] == "plain" for r in own]
+    known = _items(plain)
     found = []
     for name, own in by.items():
         for concept in _about(own[0], concepts):
             values = item_scores(own, score, concept)
             kept = np.isfinite(values)
-            base = plain.get(_items(own))
             difference = None
-            if base is not None and base is not own:
+            if (
+                own[0]["kind"] != "plain" and _items(own) <= known
+            ):  # the plain model may have answered others, too
+                base = [r for r in plain if r["item"] in _items(own)]
                 before = item_scores(base, score, concept)
                 both = kept & np.isfinite(before)
                 difference = paired_difference(values[both], before[both], seed=seed) if both.any() else None

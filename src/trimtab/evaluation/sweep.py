@@ -8,7 +8,7 @@ layers, doses between those tried), and its curve is then measured on others, be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,14 @@ from trimtab.readouts import Readout
 
 DOSES = (-0.4, 0.0, 0.2, 0.4, 0.6, 0.8)
 Advance = Callable[[int], None]
+#: Per concept: what a baseline gives, and by how much steering exceeds it.
+Beside = tuple[dict[str, Estimate], dict[str, Estimate]]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What all measurements of a sweep share. `files` maps a method's name to its vectors."""
+    """What all measurements of a sweep share. `files` maps a method's name to its vectors; `baseline` holds the mean
+    differences of a corpus, beside which the chosen cell is reported."""
 
     engine: Engine
     files: Mapping[str, ConceptVectors]
@@ -44,6 +47,7 @@ class Bench:
     readout: Readout | None = None
     randoms: int = RANDOMS
     continue_to: int | None = None
+    baseline: ConceptVectors | None = None
     seed: int = 0
     ledger: Ledger | None = None
     advance: Advance | None = None
@@ -93,6 +97,19 @@ class Bench:
             sizes,
             self.seed,
         )
+
+    def mean_differences(self, choice: Choice) -> dict[str, Condition]:
+        """The baseline of each concept at the chosen cell's place and dose; none where the cell is that itself."""
+        cell, file = choice.cell, self.baseline
+        if (
+            file is None
+            or file.hash == self.files[cell.method].hash
+            or not set(cell.sites) <= set(file.tables)
+        ):
+            return {}
+        of = replace(cell, method="baseline")
+        pairs = [(c, choice.doses[c]) for c in self.concepts if c in file.concepts and choice.doses[c]]
+        return {c: found for c, dose in pairs for found in conditions_of(of, file, [c], [dose])}
 
     def measure(self, conditions: Sequence[Condition], items: Sequence[Item]) -> list[dict[str, Any]]:
         """Rows of these conditions."""
@@ -203,8 +220,8 @@ def neighbours(cell: Cell, candidates: Sequence[Cell]) -> list[Cell]:
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """`curves` of every cell on the choosing items; `final` of the chosen cell on the reporting items, with `prefixes`
-    (concept → the prompt baseline's items there) or none where all items chose. `tried` counts cells × concepts ×
-    doses."""
+    and `means` (concept → what the prompt and the mean difference give there) and the paired difference of steering
+    from both, or none where all items chose. `tried` counts cells × concepts × doses."""
 
     curves: tuple[Curve, ...]
     choice: Choice
@@ -212,6 +229,8 @@ class Sweep:
     prefixes: Mapping[str, Estimate]
     against_prefix: Mapping[str, Estimate]
     tried: int
+    means: Mapping[str, Estimate] = field(default_factory=dict)
+    against_means: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 def sweep(
@@ -243,9 +262,11 @@ def sweep(
         choice = choose(found, bench.seed)
         if not near and not between:
             break
-    final, told, against = _report(bench, choice, found, reporting, words or {})
     tried = sum(sum(p.dose != 0 for p in c.points) for c in found)
-    return Sweep(tuple(found), choice, tuple(final), told, against, tried)
+    if not reporting:
+        return Sweep(tuple(found), choice, (), {}, {}, tried)
+    final, told, means = _report(bench, choice, found, reporting, words or {})
+    return Sweep(tuple(found), choice, tuple(final), *told, tried, *means)
 
 
 def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
@@ -255,20 +276,21 @@ def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
 
 def _report(
     bench: Bench, choice: Choice, found: Sequence[Curve], items: Sequence[Item], words: Mapping[str, str]
-) -> tuple[list[Curve], dict[str, Estimate], dict[str, Estimate]]:
-    """The chosen cell and the prompt baseline on items that chose nothing."""
-    if not items:
-        return [], {}, {}
+) -> tuple[list[Curve], Beside, Beside]:
+    """The chosen cell, the prompt baseline and the mean differences on items that chose nothing."""
     doses = sorted({p.dose for c in found if c.cell == choice.cell for p in c.points})
     sizes = sorted({abs(d) for d in doses if d})
-    told = {c: prefix(c, words.get(c)) for c in bench.concepts}
-    final, rows = bench.run([choice.cell], items, doses, sizes, list(told.values()))
-    scores = {c: item_scores(rows[told[c].name], bench.score.name, c) for c in bench.concepts}
+    told, means = {c: prefix(c, words.get(c)) for c in bench.concepts}, bench.mean_differences(choice)
+    final, rows = bench.run([choice.cell], items, doses, sizes, [*told.values(), *means.values()])
     best = {
         c.concept: next(p for p in c.points if p.dose == choice.doses[c.concept]) for c in final
     }  # chosen elsewhere
-    return (
-        final,
-        {c: mean_interval(s, seed=bench.seed) for c, s in scores.items()},
-        {c: paired_difference(best[c].items, s, seed=bench.seed) for c, s in scores.items()},
-    )
+
+    def beside(conditions: Mapping[str, Condition]) -> Beside:
+        scores = {c: item_scores(rows[x.name], bench.score.name, c) for c, x in conditions.items()}
+        return (
+            {c: mean_interval(s, seed=bench.seed) for c, s in scores.items()},
+            {c: paired_difference(best[c].items, s, seed=bench.seed) for c, s in scores.items()},
+        )
+
+    return final, beside(told), beside(means)

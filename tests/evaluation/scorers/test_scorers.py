@@ -63,6 +63,11 @@ def test_marks_of_texts_score_the_rows_of_a_run():
     plain, steered = summary(rescore(rows, opened, ["joy"]), "repetition", ["joy"])
     assert (plain.value.n, plain.missing, steered.value.n, steered.missing) == (2, 0, 1, 1)
     assert (steered.difference.n, steered.difference.mean) == (1, 0.0)
+    fewer = [
+        r for r in rows if (r["kind"], r["item"]) != ("steered", "b")
+    ]  # fewer items than the plain model has
+    _, steered = summary(rescore(fewer, opened, ["joy"]), "repetition", ["joy"])
+    assert (steered.value.n, steered.missing, steered.difference.n) == (1, 0, 1)
 
 
 def test_a_classifier_of_a_corpus_scores_rows_as_it_scores_answers(tmp_path):
