@@ -49,7 +49,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
         sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
         found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
     record = {
-        "model": model, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
+        "model": model, "engine": engine, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
         "entries": [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries],
         "verdicts": [{**finite(v), "site": v.site.key} for v in found.verdicts], "warnings": list(said),
     }  # fmt: skip
@@ -148,8 +148,9 @@ def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) 
         desk.warn(
             f"{read} is read where it is steered: the diagonal is the displacement itself; give a later --read-layer"
         )
-    record = {"model": model, "steered": found.steered, "read": found.read, "change": finite(found.change),
-              "null": finite(found.null), "unit": unit, "steer": steer.key, "read_at": read.key, "dose": found.dose,
+    record = {"model": model, "engine": engine, "steered": found.steered, "read": found.read,
+              "change": finite(found.change), "null": finite(found.null), "unit": unit, "steer": steer.key,
+              "read_at": read.key, "dose": found.dose,
               "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
               "warnings": list(said)}  # fmt: skip
     from rich.table import Table
