@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
         pytest.skip("the embedded model is not in this checkout: build it with `python -m embedded.train`")
     path = tmp_path_factory.mktemp("verbs")
     pairs = [r for r in embedded.data("pairs.jsonl").read_text().splitlines() if '"happy"' in r]
-    (path / "pairs.jsonl").write_text("\n".join(pairs[:12]) + "\n")
+    (path / "pairs.jsonl").write_text("\n".join(pairs[:8]) + "\n")
     said = {
         "happy": ["I am full of delight.", "Every song sounds sweet to me."],
         "other": ["I am at the inn.", "My heart is heavy."],
@@ -65,11 +65,10 @@ def done(folder):
         "calibrate": ("calibrate", "embedded", file, *MLX, *CALIBRATE, "-o", folder / "safe.safetensors"),
         "sweep": ("sweep", "embedded", file, *MLX, *items, *SWEEP),
         "dilemmas": ("eval", "dilemmas", "embedded", *MLX, "--steer", file, *DILEMMAS),
-        "small extract": (
-            "extract", folder / "four", *MLX, "--data", folder / "pairs.jsonl", "--layers", "1,3", "-o", small,
+        "small calibrate": (
+            "calibrate", folder / "four", file, *MLX, "--layers", "3", "--limit-items", "1", "--no-sign", "-o", small,
         ),
-        "small calibrate": ("calibrate", folder / "four", small, *MLX, *CALIBRATE),
-        "small sweep": ("sweep", folder / "four", small, *MLX, *items, *SWEEP),
+        "small sweep": ("sweep", folder / "four", file, *MLX, *items, *SWEEP),
         "small rollouts": (
             "generate", folder / "four", *MLX, "--chat", "--dataset", folder / "questions.txt", "--steer", small,
             "--scales", "0,2", "--layers", "3", "--max-tokens", "6",
@@ -135,9 +134,9 @@ def test_every_verb_runs_without_torch_and_names_its_engine(done):
     assert {name: (d["code"], d["err"] if d["code"] else "") for name, d in done.items()} == dict.fromkeys(
         done, (0, "")
     )
-    for name in ("extract", "small extract"):
-        (told,) = [line for line in done[name]["err"].splitlines() if line.startswith("next: ")]
-        assert "--engine mlx" in told
+    (told,) = [line for line in done["extract"]["err"].splitlines() if line.startswith("next: ")]
+    assert "--engine mlx" in told
+    assert all(d["record"]["engine"] == "mlx" for d in done.values())
 
 
 def test_vectors_are_those_of_transformers(done, theirs, folder):

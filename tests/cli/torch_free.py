@@ -4,24 +4,33 @@
 """
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import json
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from typing import Any
 
 #: Modules that measure on the neutral texts.
 NEUTRAL = ("trimtab.recipes.neutral", "trimtab.evaluation.limits", "trimtab.evaluation.transfer.measurement")
 
 
-def few_neutral_texts(put: Callable[[Any, str, Any], None], count: int = 4) -> None:
+def few_neutral_texts(put: Callable[[Any, str, Any], None], count: int = 2) -> None:
     """Let `put(module, name, value)` replace what each module reads."""
     from trimtab.data.neutral import neutral_texts
 
     few = neutral_texts()[:count]
     for name in NEUTRAL:
         put(importlib.import_module(name), "neutral_texts", lambda: few)
+
+
+class NoTorch(PathFinder):
+    """Finds every installed package but torch."""
+
+    @classmethod
+    def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> Any:
+        return None if fullname.partition(".")[0] == "torch" else super().find_spec(fullname, path, target)
 
 
 def run(argv: list[str]) -> dict[str, Any]:
@@ -39,7 +48,8 @@ def run(argv: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.modules["torch"] = None  # type: ignore[assignment]  # to find_spec and to import, torch is absent
+    sys.meta_path = [NoTorch if f is PathFinder else f for f in sys.meta_path]
+    assert importlib.util.find_spec("torch") is None
     few_neutral_texts(setattr)
     results = [run(argv) for argv in json.load(sys.stdin)]
     engines = sorted(m for m in sys.modules if m.startswith(("torch.", "trimtab.engines.transformers")))
