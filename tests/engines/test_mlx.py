@@ -1,5 +1,7 @@
 """The mlx engine beside the transformers engine: families, one file on both, gradients, nothing left behind."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -266,6 +268,55 @@ def test_continuing_a_prefix_is_a_whole_run(embedded, tmp_path):
                     assert all(np.allclose(a.capture[s], b.capture[s], atol=1e-4) for s in b.capture.values)
                 if b.readings is not None:
                     assert np.allclose(a.readings.values, b.readings.values, atol=1e-4)
+
+
+def test_prompt_cache_files_go_to_mlx_lm_and_come_from_it(embedded, tmp_path, monkeypatch, capsys):
+    """By mlx-lm's own programs, both ways: the text after the prompt is that of a whole run."""
+
+    def run(program, *argv):
+        monkeypatch.setattr("sys.argv", ["mlx_lm", *map(str, argv)])
+        capsys.readouterr()
+        importlib.import_module(f"mlx_lm.{program}").main()
+        return capsys.readouterr().out
+
+    question = "How was your day?"
+    cold = tt.Sampling(max_tokens=8)
+    # From mlx-lm, which renders the message without its end.
+    words = embedded.tokenizer
+    tokens = words.apply_chat_template(
+        [{"role": "user", "content": question}],
+        tokenize=True,
+        add_generation_prompt=False,
+        continue_final_message=True,
+    )
+    prompt = Prompt(tuple(tokens))
+    run(
+        "cache_prompt",
+        "--model",
+        embedded.source,
+        "--prompt",
+        question,
+        "--prompt-cache-file",
+        tmp_path / "theirs.safetensors",
+    )
+    start = embedded.load_prefix(tmp_path / "theirs.safetensors", prompt)
+    assert start.prompt == prompt
+    on = tt.Sampling(max_tokens=6, ignore_eos=True)  # the message has no end yet
+    (got,) = embedded.continue_from(start, tt.Request(prompt, None, on))
+    (want,) = embedded.generate(tt.Request(prompt, None, on))
+    assert got.tokens == want.tokens
+    # mlx-lm ran the bfloat16 of the checkpoint, and this engine runs float32: what came from the file shows.
+    assert 0 < np.abs(got.samples[0].logprobs - want.samples[0].logprobs).max() < 0.1
+    # To mlx-lm, which appends the rest of the template after what it is given.
+    first = embedded.encode([{"role": "user", "content": question}])
+    embedded.prefill(first).save(tmp_path / "ours.safetensors")
+    out = run(
+        "generate", "--prompt-cache-file", tmp_path / "ours.safetensors", "--prompt", "I am", "--max-tokens", 8,
+        "--temp", 0, "--ignore-chat-template", "--verbose", "False",
+    )  # fmt: skip
+    whole = Prompt(first.tokens + tuple(words.encode("I am")))
+    (rest,) = embedded.generate(tt.Request(whole, None, cold))
+    assert rest.text.strip() and out.strip() == rest.text.strip()
 
 
 def test_a_prefix_refuses_what_reaches_back_into_the_prompt(embedded, tmp_path):

@@ -72,7 +72,7 @@ def ab_choice(desk: Desk, model: str, questions: Path, engine: str, **flags: Any
                 "p": sign_flip(difference),
             }
         rows.append(row)
-    record = {"model": model, "items": len(items), "conditions": finite(rows)}
+    record = {"model": model, "engine": engine, "items": len(items), "conditions": finite(rows)}
     lines = [f"{len(items)} questions; log-ratio towards the matching answer (nats)"]
     for r in record["conditions"]:
         moved = f"  Δ {r['difference']['mean']:+.3f}, p {r['p']:.3g}" if "difference" in r else ""
@@ -115,7 +115,8 @@ def multiple_choice(desk: Desk, model: str, questions: Path, engine: str, **flag
             tail = f"  Δ margin {_interval(e['margin'])}, p {e['p']:.3g}"
             tail += f"; {e['flipped_wrong']:.0%} became wrong, {e['flipped_right']:.0%} right"
         lines.append(f"{r['condition']:>8}  accuracy {r['accuracy']:.0%}  margin {r['margin']:+.3f}{tail}")
-    desk.result({"model": model, "items": len(items), "conditions": rows}, text="\n".join(lines))
+    record = {"model": model, "engine": engine, "items": len(items), "conditions": rows}
+    desk.result(record, text="\n".join(lines))
 
 
 def _interval(e: dict[str, Any]) -> str:

@@ -150,8 +150,9 @@ def dilemmas(
     from trimtab.evaluation.transfer.study import report
 
     done = report(items, cells, measured, setup, model)
-    record = {"model": model, "revision": runner.info.revision, "seed": desk.seed, "unit": placing.unit, "run": folder,
-              "dilemmas": len(found), "questions": len(rows), **done.to_json(), "warnings": list(said)}  # fmt: skip
+    record = {"model": model, "engine": engine, "revision": runner.info.revision, "seed": desk.seed,
+              "unit": placing.unit, "run": folder, "dilemmas": len(found), "questions": len(rows),
+              **done.to_json(), "warnings": list(said)}  # fmt: skip
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:

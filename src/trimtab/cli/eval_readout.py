@@ -71,7 +71,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
             verdicts += [{"model": each, **finite(v), "site": v.site.key} for v in found.verdicts]
             _show_matrix(desk, found, each if len(models) > 1 else None)
     desk.result({
-        "model": model, "models": models, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
+        "model": model, "models": models, "engine": engine, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
         "entries": entries, "verdicts": verdicts, "warnings": list(said),
     })  # fmt: skip
 
@@ -174,8 +174,9 @@ def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) 
         desk.warn(
             f"{read} is read where it is steered: the diagonal is the displacement itself; give a later --read-layer"
         )
-    record = {"model": model, "steered": found.steered, "read": found.read, "change": finite(found.change),
-              "null": finite(found.null), "unit": unit, "steer": steer.key, "read_at": read.key, "dose": found.dose,
+    record = {"model": model, "engine": engine, "steered": found.steered, "read": found.read,
+              "change": finite(found.change), "null": finite(found.null), "unit": unit, "steer": steer.key,
+              "read_at": read.key, "dose": found.dose,
               "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
               "warnings": list(said)}  # fmt: skip
     from rich.table import Table

@@ -101,7 +101,7 @@ def rollouts(
     target = output or folder / "rollouts.jsonl"
     write(rows, target)
     record = {
-        "model": model, "file": str(target), "run": str(folder), "replies": len(rows),
+        "model": model, "engine": engine, "file": str(target), "run": str(folder), "replies": len(rows),
         "match_norm": flags["match_norm"],
         "conditions": finite(by_condition), "items": finite(by_item), "warnings": list(said),
     }  # fmt: skip

@@ -140,7 +140,7 @@ def versions() -> dict[str, str]:
     from importlib import metadata  # 25 ms, which every `--help` would pay
 
     found = {"trimtab": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
-    for name in ("numpy", "safetensors", "torch", "transformers", "scikit-learn", "vllm", "mlx"):
+    for name in ("numpy", "safetensors", "torch", "transformers", "scikit-learn", "vllm", "mlx", "mlx-lm"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -49,7 +49,10 @@ class MLXEngine(Tokenized, Engine):
         *,
         id: str,
         revision: str | None = None,
+        source: str | None = None,
     ) -> None:
+        """`source` is the folder or hub id of the checkpoint, for prompt-cache files [default: `id`]."""
+        self.source = source or id
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.encoder = PromptEncoder(getattr(tokenizer, "_tokenizer", tokenizer), id)
         vocabulary = int(config["vocab_size"])
@@ -91,7 +94,8 @@ class MLXEngine(Tokenized, Engine):
         found, tokenizer, config, its_revision = loading.load(
             model, dtype=dtype, device=device, revision=revision
         )
-        return cls(found, tokenizer, config, id=id or os.fspath(model), revision=its_revision)
+        source = os.fspath(model)
+        return cls(found, tokenizer, config, id=id or source, revision=its_revision, source=source)
 
     # --- checks ------------------------------------------------------------------------------------------------
 
@@ -120,11 +124,11 @@ class MLXEngine(Tokenized, Engine):
         self._check_length(len(encoded))
         self._check_tokens(encoded.tokens)
         with self._lock:
-            return prefix.run(self.model, encoded, self.info.id, CHUNK)
+            return prefix.run(self.model, encoded, self.info.id, self.source, CHUNK)
 
     def load_prefix(self, path: str | os.PathLike[str], prompt: PromptLike) -> Prefix:
         """A prompt-cache file of mlx-lm, or of `Prefix.save`, made from `prompt`."""
-        return prefix.read(path, self.encode(prompt), self.info.id, self.info.n_layers)
+        return prefix.read(path, self.encode(prompt), self.info.id, self.source, self.info.n_layers)
 
     def continue_from(self, start: Prefix, requests: Request | Sequence[Request]) -> list[Completion]:
         """Completions after one prefix, each request with its own plan, sampling, capture and readout.

@@ -1,8 +1,9 @@
 """A prompt that runs once and is continued many times, each time under another plan.
 
 The prompt itself is unsteered: plans act from its last token's successor on, and anything that reaches back into it is
-refused. What is kept is the cache of all tokens but the last, which every continuation runs again by itself, so that
-its first token, readings and captures are those of a whole run.
+refused. Every continuation runs its last token again by itself, so that the first token, readings and captures are
+those of a whole run. Plain caches hold that token too, because mlx-lm goes on from a prompt-cache file with what comes
+after; caches that cannot be cut (rolling, recurrent) hold all tokens but the last.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ from trimtab.prompts import Prompt, resolve_positions
 from trimtab.resolved import ResolvedPlan
 
 METADATA = "trimtab_model"
+#: What `mlx_lm.generate --prompt-cache-file` looks for in a file.
+MODEL, TOKENIZER = "model", "tokenizer_config"
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A prompt and mlx-lm's caches of its first len(prompt) - 1 tokens."""
+    """A prompt and mlx-lm's caches of its tokens, with or without the last one. `source` is what mlx-lm loads."""
 
     prompt: Prompt
     layers: list[Any]
     model: str
+    source: str
 
     def copies(self, rows: int) -> list[Any]:
         """Caches for a batch of `rows` rows; the prefix itself stays as it is."""
@@ -53,10 +57,11 @@ class Prefix:
         for layer in self.layers:
             fresh = KVCache()
             if layer.keys is not None:
+                before = len(self.prompt) - 1
                 fresh.keys, fresh.values = (
-                    mx.repeat(a[..., : layer.offset, :], rows, axis=0) for a in (layer.keys, layer.values)
+                    mx.repeat(a[..., :before, :], rows, axis=0) for a in (layer.keys, layer.values)
                 )
-                fresh.offset = layer.offset
+                fresh.offset = before
             out.append(fresh)
         return out
 
@@ -85,21 +90,28 @@ class Prefix:
                 )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a prompt-cache file that mlx-lm reads too (its `--prompt-cache-file`)."""
-        save_prompt_cache(os.fspath(path), self.layers, {METADATA: self.model})
+        """Write a prompt-cache file, for `mlx_lm.generate --prompt-cache-file` too where the caches are plain.
+
+        A file of other caches lacks the prompt's last token, and the entries without which mlx-lm refuses it.
+        """
+        metadata = {METADATA: self.model}
+        if self.repeatable and _length(self.layers) == len(self.prompt):
+            metadata |= {MODEL: self.source, TOKENIZER: "{}"}
+        save_prompt_cache(os.fspath(path), self.layers, metadata)
 
 
-def run(model: nn.Module, prompt: Prompt, name: str, chunk: int) -> Prefix:
-    """Run all tokens of a prompt but the last, unsteered."""
+def run(model: nn.Module, prompt: Prompt, name: str, source: str, chunk: int) -> Prefix:
+    """Run a prompt unsteered: all of it, or all but the last token where that could not be taken back."""
     layers = make_prompt_cache(model)
     ids = mx.array([prompt.tokens])
-    for start in range(0, len(prompt) - 1, chunk):
-        model(ids[:, start : min(start + chunk, len(prompt) - 1)], cache=layers)
+    end = len(prompt) if all(type(layer) is KVCache for layer in layers) else len(prompt) - 1
+    for start in range(0, end, chunk):
+        model(ids[:, start : min(start + chunk, end)], cache=layers)
         mx.eval([layer.state for layer in layers])
-    return Prefix(prompt, layers, name)
+    return Prefix(prompt, layers, name, source)
 
 
-def read(path: str | os.PathLike[str], prompt: Prompt, name: str, blocks: int) -> Prefix:
+def read(path: str | os.PathLike[str], prompt: Prompt, name: str, source: str, blocks: int) -> Prefix:
     """A prompt-cache file of mlx-lm; `prompt` are the tokens it was made from (the file does not hold them)."""
     if not Path(path).exists():
         raise FormatError(f"no such file: {path}")
@@ -112,15 +124,15 @@ def read(path: str | os.PathLike[str], prompt: Prompt, name: str, blocks: int) -
         raise Mismatch(
             f"{path} was made for {made_by} with {len(layers)} blocks, and this is {name} with {blocks}"
         )
-    held = _length(layers)
-    if held == len(prompt) and can_trim_prompt_cache(layers):
+    held, plain = _length(layers), all(type(layer) is KVCache for layer in layers)
+    if held == len(prompt) and not plain and can_trim_prompt_cache(layers):
         trim_prompt_cache(layers, 1)
         held -= 1
-    if held != len(prompt) - 1:
+    if held not in ((len(prompt) - 1, len(prompt)) if plain else (len(prompt) - 1,)):
         raise Mismatch(
             f"{path} holds {held} tokens, and the prompt has {len(prompt)}: it was made from another one"
         )
-    return Prefix(prompt, layers, name)
+    return Prefix(prompt, layers, name, source)
 
 
 def _length(layers: Sequence[Any]) -> int:

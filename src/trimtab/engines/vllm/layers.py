@@ -22,8 +22,8 @@ ELSEWHERE = "PPMissingLayer"
 
 
 def find_layers(model: nn.Module, count: int) -> tuple[str, dict[int, nn.Module]]:
-    """(name, layers by their number in the model): the outermost list of `count` modules, the largest of several side by
-    side, without those that another worker of a pipeline has. Of a model that also sees or hears, in its text model:
+    """(name, layers by their number in the model): the outermost list of `count` modules, the largest of several side
+    by side, without those that another worker of a pipeline has. Of a model that also sees or hears, in its text model:
     another tower may have as many."""
     text = _text_model(model)
     found = [(n, m) for n, m in text.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
