@@ -40,7 +40,7 @@ from trimtab.plans import SteeringPlan
 from trimtab.recipes import extract
 from trimtab.sites import Site
 
-DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.0, 0.3, 0.6), 3
+DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.3, 0.6), 3
 VLLM: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32, "max_num_batched_tokens": 1024}
 States = list[list[np.ndarray]]
 #: A gap that is left after its known cause is taken away, as a share of it, is another gap.
@@ -174,7 +174,7 @@ def curve(
     prompts = [engine.encode(list(d.messages)) for d in items][::order]
     signs, found = np.array([d.sign for d in items]), []
     for dose in DOSES:
-        plan = SteeringPlan.add(vectors, dose=dose, layers=[LAYER]) if dose else None
+        plan = SteeringPlan.add(vectors, dose=dose, layers=[LAYER])
         found.append(measure(engine, prompts, choice, plan).log_ratio[::order] * signs)
     return np.array(found)
 
@@ -189,9 +189,29 @@ def turned(contrast: Contrast) -> Contrast:
     )
 
 
-def compare_vectors(hf: Engine, engine: Engine, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
+@dataclass(frozen=True, eq=False)
+class Theirs:
+    """What Transformers makes of it in one format: states, with fused kernels too, and the vector."""
+
+    plain: States
+    fused: States
+    vectors: ConceptVectors
+
+    @classmethod
+    def of(cls, dtype: str, materials: Materials) -> Theirs:
+        """Load the model and measure."""
+        engine: Any = load_engine("embedded", "transformers", dtype=dtype)
+        plain = states_of(engine)
+        with Fused(engine.model):
+            fused = states_of(engine)
+        return cls(plain, fused, extract(engine, [materials.honesty], layers=[LAYER]))
+
+
+def compare_vectors(
+    theirs: ConceptVectors, engine: Engine, materials: Materials
+) -> tuple[dict[str, Any], list[Gap]]:
     """Both engines' vectors steer vLLM."""
-    theirs, ours = (extract(e, [materials.honesty], layers=[LAYER]) for e in (hf, engine))
+    ours = extract(engine, [materials.honesty], layers=[LAYER])
     again = extract(engine, [turned(materials.honesty)], layers=[LAYER])
     curves = {
         "transformers": curve(engine, theirs, materials.held_out),
@@ -209,7 +229,7 @@ def compare_vectors(hf: Engine, engine: Engine, materials: Materials) -> tuple[d
     a, b, c = (v.direction("honest", Site(LAYER)) for v in (theirs, ours, again))
     told = {
         "doses": DOSES,
-        "curves": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
+        "dose_response": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
         "one_minus_cosine": {"transformers": _apart(a, b), "vllm, again": _apart(c, b)},
         "typical_norm_ratio": {"transformers": _ratio(a, b), "vllm, again": _ratio(c, b)},
     }
@@ -225,19 +245,15 @@ def _ratio(a: Direction, b: Direction) -> float:
     return a.typical_norm / b.typical_norm
 
 
-def run(dtype: str, truth: States, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
-    """Everything in one format."""
-    hf: Any = load_engine("embedded", "transformers", dtype=dtype)
+def run(dtype: str, truth: States, materials: Materials, theirs: Theirs) -> tuple[dict[str, Any], list[Gap]]:
+    """vLLM in one format, beside what Transformers made of it."""
     engine = load_engine("embedded", "vllm", dtype=dtype, **VLLM)
     try:
         print(f"{dtype}: states", file=sys.stderr, flush=True)
-        plain = states_of(hf)
-        with Fused(hf.model):
-            fused = states_of(hf)
         runs = states_of(engine), states_of(engine, backwards=True)
-        layers, gaps = compare_states(plain, fused, runs, truth, dtype)
+        layers, gaps = compare_states(theirs.plain, theirs.fused, runs, truth, dtype)
         print(f"{dtype}: dose response", file=sys.stderr, flush=True)
-        vectors, more = compare_vectors(hf, engine, materials)
+        vectors, more = compare_vectors(theirs.vectors, engine, materials)
     finally:
         engine.close()
     return {"error_of_states": layers, **vectors}, [*gaps, *more]
@@ -249,7 +265,7 @@ def study(dtypes: Sequence[str]) -> dict[str, Any]:
     materials = Materials.read(embedded.data("pairs.jsonl").parent, DemoSettings())
     truth, found, gaps = states_of(load_engine("embedded", "transformers", dtype="float32")), {}, []
     for dtype in dtypes:
-        found[dtype], more = run(dtype, truth, materials)
+        found[dtype], more = run(dtype, truth, materials, Theirs.of(dtype, materials))
         gaps += more
     for gap in gaps:
         print(gap, file=sys.stderr)
