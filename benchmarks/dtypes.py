@@ -25,10 +25,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from benchmarks.rounding import Fused, States, errors, rounded, states_of
 
 from trimtab import embedded
 from trimtab.data.contrast import Contrast
-from trimtab.data.neutral import neutral_texts
 from trimtab.demo.materials import Dilemma, Materials
 from trimtab.demo.settings import DemoSettings
 from trimtab.directions import ConceptVectors, Direction
@@ -40,68 +40,10 @@ from trimtab.plans import SteeringPlan
 from trimtab.recipes import extract
 from trimtab.sites import Site
 
-DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.0, 0.3, 0.6), 3
+DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.3, 0.6), 3
 VLLM: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32, "max_num_batched_tokens": 1024}
-States = list[list[np.ndarray]]
 #: A gap that is left after its known cause is taken away, as a share of it, is another gap.
 LEFT = 0.25
-
-
-def states_of(engine: Engine, backwards: bool = False) -> States:
-    """resid_post [T, width] of every neutral text at every layer; `backwards`: in reverse order."""
-    order = -1 if backwards else 1
-    prompts = [engine.encode(t, bare=True) for t in neutral_texts()][::order]
-    captures = engine.capture(prompts, range(engine.info.n_layers))
-    return [[c[s] for s in sorted(c.values)] for c in captures[::order]]
-
-
-def errors(states: States, truth: States) -> np.ndarray:
-    """Relative errors [texts, layers]."""
-    return np.array([
-        [np.median(np.linalg.norm(x[1:] - t[1:], axis=1) / np.linalg.norm(t[1:], axis=1)) for x, t in zip(xs, ts)]
-        for xs, ts in zip(states, truth, strict=True)
-    ])  # fmt: skip
-
-
-def rounded(states: States, dtype: str) -> States:
-    """The states as the format stores them."""
-    import torch
-
-    kind = getattr(torch, dtype)
-    return [[torch.from_numpy(x).to(kind).float().numpy() for x in xs] for xs in states]
-
-
-class Fused:
-    """Inside, norms and gated activations of a Transformers model compute in float32 and round once, as vLLM's fused
-    kernels do; Transformers rounds after every operation."""
-
-    def __init__(self, model: Any) -> None:
-        self.modules = [m for m in model.modules() if type(m).__name__.endswith(("RMSNorm", "MLP"))]
-
-    def __enter__(self) -> None:
-        for m in self.modules:
-            m.forward = _fused_norm(m) if type(m).__name__.endswith("RMSNorm") else _fused_mlp(m)
-
-    def __exit__(self, *_: object) -> None:
-        for m in self.modules:
-            del m.forward
-
-
-def _fused_norm(m: Any) -> Any:
-    def forward(x: Any) -> Any:
-        wide = x.float()
-        wide = wide / (wide.pow(2).mean(-1, keepdim=True) + m.variance_epsilon).sqrt()
-        return (wide * m.weight.float()).to(x.dtype)
-
-    return forward
-
-
-def _fused_mlp(m: Any) -> Any:
-    def forward(x: Any) -> Any:
-        gate, up = m.gate_proj(x).float(), m.up_proj(x).float()
-        return m.down_proj((m.act_fn(gate) * up).to(x.dtype))
-
-    return forward
 
 
 @dataclass(frozen=True)
@@ -174,7 +116,7 @@ def curve(
     prompts = [engine.encode(list(d.messages)) for d in items][::order]
     signs, found = np.array([d.sign for d in items]), []
     for dose in DOSES:
-        plan = SteeringPlan.add(vectors, dose=dose, layers=[LAYER]) if dose else None
+        plan = SteeringPlan.add(vectors, dose=dose, layers=[LAYER])
         found.append(measure(engine, prompts, choice, plan).log_ratio[::order] * signs)
     return np.array(found)
 
@@ -189,9 +131,29 @@ def turned(contrast: Contrast) -> Contrast:
     )
 
 
-def compare_vectors(hf: Engine, engine: Engine, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
+@dataclass(frozen=True, eq=False)
+class Theirs:
+    """What Transformers makes of it in one format: states, with fused kernels too, and the vector."""
+
+    plain: States
+    fused: States
+    vectors: ConceptVectors
+
+    @classmethod
+    def of(cls, dtype: str, materials: Materials) -> Theirs:
+        """Load the model and measure."""
+        engine: Any = load_engine("embedded", "transformers", dtype=dtype)
+        plain = states_of(engine)
+        with Fused(engine.model):
+            fused = states_of(engine)
+        return cls(plain, fused, extract(engine, [materials.honesty], layers=[LAYER]))
+
+
+def compare_vectors(
+    theirs: ConceptVectors, engine: Engine, materials: Materials
+) -> tuple[dict[str, Any], list[Gap]]:
     """Both engines' vectors steer vLLM."""
-    theirs, ours = (extract(e, [materials.honesty], layers=[LAYER]) for e in (hf, engine))
+    ours = extract(engine, [materials.honesty], layers=[LAYER])
     again = extract(engine, [turned(materials.honesty)], layers=[LAYER])
     curves = {
         "transformers": curve(engine, theirs, materials.held_out),
@@ -209,7 +171,7 @@ def compare_vectors(hf: Engine, engine: Engine, materials: Materials) -> tuple[d
     a, b, c = (v.direction("honest", Site(LAYER)) for v in (theirs, ours, again))
     told = {
         "doses": DOSES,
-        "curves": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
+        "dose_response": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
         "one_minus_cosine": {"transformers": _apart(a, b), "vllm, again": _apart(c, b)},
         "typical_norm_ratio": {"transformers": _ratio(a, b), "vllm, again": _ratio(c, b)},
     }
@@ -225,19 +187,15 @@ def _ratio(a: Direction, b: Direction) -> float:
     return a.typical_norm / b.typical_norm
 
 
-def run(dtype: str, truth: States, materials: Materials) -> tuple[dict[str, Any], list[Gap]]:
-    """Everything in one format."""
-    hf: Any = load_engine("embedded", "transformers", dtype=dtype)
+def run(dtype: str, truth: States, materials: Materials, theirs: Theirs) -> tuple[dict[str, Any], list[Gap]]:
+    """vLLM in one format, beside what Transformers made of it."""
     engine = load_engine("embedded", "vllm", dtype=dtype, **VLLM)
     try:
         print(f"{dtype}: states", file=sys.stderr, flush=True)
-        plain = states_of(hf)
-        with Fused(hf.model):
-            fused = states_of(hf)
         runs = states_of(engine), states_of(engine, backwards=True)
-        layers, gaps = compare_states(plain, fused, runs, truth, dtype)
+        layers, gaps = compare_states(theirs.plain, theirs.fused, runs, truth, dtype)
         print(f"{dtype}: dose response", file=sys.stderr, flush=True)
-        vectors, more = compare_vectors(hf, engine, materials)
+        vectors, more = compare_vectors(theirs.vectors, engine, materials)
     finally:
         engine.close()
     return {"error_of_states": layers, **vectors}, [*gaps, *more]
@@ -249,7 +207,7 @@ def study(dtypes: Sequence[str]) -> dict[str, Any]:
     materials = Materials.read(embedded.data("pairs.jsonl").parent, DemoSettings())
     truth, found, gaps = states_of(load_engine("embedded", "transformers", dtype="float32")), {}, []
     for dtype in dtypes:
-        found[dtype], more = run(dtype, truth, materials)
+        found[dtype], more = run(dtype, truth, materials, Theirs.of(dtype, materials))
         gaps += more
     for gap in gaps:
         print(gap, file=sys.stderr)

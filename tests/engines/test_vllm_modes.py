@@ -178,7 +178,7 @@ def test_compiled_code_of_a_plain_vllm_in_the_cache_steers_nothing_wrongly(tmp_p
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(HERE / "vllm_piecewise.py"), str(tmp_path / "llama")],
-        env=environment, capture_output=True, text=True, timeout=600,
+        env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -59,7 +59,8 @@ def non_finite_contained(s: Subject) -> str:
                 worst = max(worst, s.right(got[0].samples[0], request, what))
             same = np.array_equal(got[0].samples[0].logprobs, before.logprobs)
             ensure(same, f"{what}: other bits than before")
-    return f"4 requests ended ({str(lost)[:60]}…), {len(others)} beside each, off by {worst:.1g} nats"
+    why = str(lost).rpartition("withheld: ")[2]
+    return f"4 requests ended ({why[:60]}…), {len(others)} beside each, off by {worst:.1g} nats"
 
 
 def overflowing(s: Subject, positions: str) -> SteeringPlan:
