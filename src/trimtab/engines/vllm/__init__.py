@@ -10,6 +10,9 @@ heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker
     steps         who gets which edit in this step, from absolute positions
     kernel        the state of one worker: tickets, bank, programs, and the step that runs
     op            the one custom op that every decoder layer calls
+    runners       vLLM's two model runners: when a step begins, what its batch is, when it is over
+    pipeline      several workers of one model: what they agree on, what one tells the next
+    blocks        keys and values that lost requests wrote
     losses        requests that were not steered as asked: ended in the scheduler, out of the prefix cache
     triton_body   the arithmetic of `edits` as one Triton kernel, run under the interpreter so far
 """
