@@ -187,7 +187,10 @@ def test_classes_are_wrapped_once_and_other_instances_stay_plain():
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_put_together_by_position_and_the_last_one_wins():
+@pytest.mark.parametrize("large", [False, True], ids=["in memory", "in a file"])
+def test_rows_are_put_together_by_position_and_the_last_one_wins(large, monkeypatch, tmp_path):
+    monkeypatch.setattr(ledger, "LARGE", 0 if large else 1 << 20)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     book = Ledger()
     record = book.open("k", 10)
     rows = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -196,7 +199,16 @@ def test_rows_are_put_together_by_position_and_the_last_one_wins():
     assert np.array_equal(record.rows(1, np.array([0, 2, 4, 6])), [*(rows[[0, 2, 4]] + 100), rows[6]])
     with pytest.raises(SteeringLost, match="1 of 2"):
         record.rows(1, np.array([0, 1]))
+    with pytest.raises(SteeringLost, match="2 of 2 captured states of layer 3"):
+        record.rows(3, np.array([0, 1]))
     book.whole(record, 0, 7)
+    window = record.rows(1, np.array([4, 5, 6]))
+    assert np.array_equal(window, [rows[4] + 100, rows[5], rows[6]])
+    book.take([], [(("k", "id", 1, "", ((9, 12),)), rows[:3])])  # a step more than asked for
+    assert np.array_equal(record.rows(1, np.array([9])), rows[:1]) and np.shares_memory(
+        window, record.captured[1].rows
+    )
+    assert isinstance(record.captured[1].rows.base, np.memmap) is large and not list(tmp_path.iterdir())
 
 
 def test_waiting_ends_with_the_result_with_a_loss_or_with_patience(monkeypatch):
