@@ -82,6 +82,7 @@ def config(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
+        ({"use_v2_model_runner": True}, "V2"),
         ({"device_config__device_type": "cuda"}, "CPU"),
         ({"model_config__runner_type": "pooling"}, "pooling"),
         ({"model_config__is_encoder_decoder": True}, "encoder-decoder"),
@@ -103,7 +104,7 @@ def config(**changes: Any) -> Any:
 )
 def test_modes_that_are_not_proven_are_refused_in_words(change, word):
     extension_points.check_config(config())
-    extension_points.check_config(config(use_v2_model_runner=True, parallel_config__pipeline_parallel_size=2))
+    extension_points.check_config(config(parallel_config__pipeline_parallel_size=2))
     with pytest.raises(Unsupported, match=word):
         extension_points.check_config(config(**change))
 
@@ -111,6 +112,7 @@ def test_modes_that_are_not_proven_are_refused_in_words(change, word):
 def test_a_v2_runner_that_is_not_the_one_we_know_is_refused(monkeypatch):
     points = ((extension_points.V2, "GPUModelRunner.prepare_inputs", ("others",), "see a batch"),)
     monkeypatch.setattr(extension_points, "V2_POINTS", points)
+    monkeypatch.setenv(extension_points.UNPROVEN, "v2")
     extension_points.check_config(config())
     with pytest.raises(Unsupported, match="others.*VLLM_USE_V2_MODEL_RUNNER=0"):
         extension_points.check_config(config(use_v2_model_runner=True))

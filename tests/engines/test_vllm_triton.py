@@ -34,7 +34,7 @@ def test_under_the_interpreter():
     """Triton decides when it is imported whether it compiles or interprets, so this takes a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert f"{len(KINDS) * 6 + 1 + len(THROUGH)} passed" in done.stdout

@@ -14,6 +14,7 @@ pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'tri
 
 from engines.registry import place
 from engines.vllm_cases import Case, base, cases, check, exact_subject, run, settled
+from trimtab.engines.vllm.extension_points import UNPROVEN
 from trimtab.errors import SteeringLost
 from trimtab.interventions import Add
 from trimtab.plans import SteeringPlan
@@ -32,7 +33,7 @@ triton.backends.backends.setdefault("cpu", SimpleNamespace(driver=driver, compil
 """
 
 
-@pytest.fixture(scope="module", params=["pipeline", "v2"])
+@pytest.fixture(scope="module", params=["pipeline", pytest.param("v2", marks=pytest.mark.check)])
 def subject(request, tmp_path_factory):
     """So few blocks that a full batch preempts."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -46,6 +47,7 @@ def subject(request, tmp_path_factory):
         patch.setenv("PYTHONPATH", str(site), prepend=":")
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+        patch.setenv(UNPROVEN, "v2")
     else:
         options |= {"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}
     yield from exact_subject(folder, **options)

@@ -71,7 +71,8 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
             verdicts += [{"model": each, **finite(v), "site": v.site.key} for v in found.verdicts]
             _show_matrix(desk, found, each if len(models) > 1 else None)
     desk.result({
-        "model": model, "models": models, "engine": engine, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
+        "model": model, "models": models, "engine": engine, "method": method.name,
+        "corpora": {n: c.counts for n, c in named.items()},
         "entries": entries, "verdicts": verdicts, "warnings": list(said),
     })  # fmt: skip
 

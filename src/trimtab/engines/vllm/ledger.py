@@ -6,6 +6,7 @@ lost, raises `SteeringLost`: its output is never given out as if it had been ste
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from trimtab.errors import SteeringLost
 
 #: Seconds that a result may lag behind the token that it belongs to.
 PATIENCE = 60.0
+#: Bytes of one request's captures of one layer from which on they lie in a file, which is gone when nobody looks.
+LARGE = 1 << 27
 
 
 class Record:
@@ -63,11 +66,16 @@ class Record:
 class Captured:
     """States of one layer in their places, as they come: whoever asks for them gets them without a copy.
 
-    What was computed again, after a preemption, replaces the first. Memory is taken where rows are written only.
+    What was computed again, after a preemption, replaces the first. Memory, or disk, is taken where rows are written
+    only: the system may put what is in a file out of memory until somebody looks.
     """
 
     def __init__(self, total: int, width: int) -> None:
-        self.rows = np.empty((total, width), np.float32)
+        if 4 * total * width < LARGE:
+            self.rows = np.empty((total, width), np.float32)
+        else:
+            with tempfile.TemporaryFile(prefix="trimtab-") as file:
+                self.rows = np.asarray(np.memmap(file, np.float32, "w+", shape=(total, width)))
         self.there = np.zeros(total, dtype=bool)
 
     def keep(self, positions: Sequence[tuple[int, int]], rows: np.ndarray) -> None:
