@@ -205,6 +205,6 @@ def test_four_bits_are_swept_calibrated_and_steered(done, folder):
     rollouts = done["small rollouts"]["record"]
     assert rollouts["replies"] == 4
     texts = [json.loads(line) for line in Path(rollouts["file"]).read_text().splitlines()]
-    by = {(t["item"], t["scale"]): t["text"] for t in texts}
+    by = {(t["item"], t["scale"]): t["answer"] for t in texts}
     items = {i for i, _ in by}
     assert all(by[i, 0.0] != by[i, 2.0] for i in items), by
