@@ -1,7 +1,6 @@
 """Write the model card from measured numbers: ``python -m embedded.card`` reads ``embedded/results/``.
 
-``shipped.json`` are the numbers of the weights in the package; ``seed-*.json`` those of runs from start to end, which
-say how much they vary.
+``seed-0.json`` are the numbers of the weights in the package; the others, of other runs, say how much they vary.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from embedded.export import PACKAGE, place
 
 RESULTS = Path(__file__).parent / "results"
-SHIPPED = "shipped.json"
+SHIPPED = "seed-0.json"
 
 HEAD = """---
 license: apache-2.0
@@ -112,13 +111,13 @@ def seeds_section(results: list[dict]) -> str:
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " --- |" * (len(heads) - 1)]
     return "\n".join(
         [
-            "The same command from start to end, with two seeds (weights, noise) and on one thread; the text is the",
-            "same. Posteriors are means over the five emotions, honesty is accuracy on held-out dilemmas, which varies",
-            "most between runs.",
+            "Another seed (weights, noise) on the same text, with shorter later stages and less weight on honesty",
+            "(the mixes before the present ones). Posteriors are means over the five emotions, honesty is accuracy on",
+            "held-out dilemmas, which varies most between runs.",
             "",
             *lines,
             *(
-                seed_row("shipped" if i == 0 else f"seed {r['training']['seed']}", r)
+                seed_row(f"seed {r['training']['seed']}{'' if i else ', shipped'}", r)
                 for i, r in enumerate(results)
             ),
         ]
@@ -140,8 +139,7 @@ def card(results: list[dict], megabytes: float) -> str:
 
 The shipped model is seed {training["seed"]}: 4096 tokens a step, in four stages, {stages[0]} steps on the broad
 mix, {stages[1]} on a mix that is mostly about feelings and honesty, {stages[2]} and {stages[3]} on mixes that
-restore the neutral default. Its training stopped between the stages, on two threads, while the later stages were
-written; runs of the finished command from start to end stand below it.
+restore the neutral default, from start to end in one run on one thread.
 
 - Held-out loss: {result["held_out"]["loss"]:.3f} nats per token ({kinds}).
 - Held-out sentences never seen in the training text once names, pronouns, numbers, dates and topic nouns are
@@ -184,9 +182,10 @@ honest and lying personas; the trained vector has as many numbers as the model i
 - Sentences are grammatical for the most part; joined clauses are often unrelated, and names and pronouns can swap.
 - The classifier sees short texts; its posterior is calibrated on generator text, not on steered text.
 - Outside the questions that the generator asks, answers are arbitrary.
-- Without a persona about one answer in three still shows an emotion; the aim was less than three in ten.
+- Without a persona about one answer in four still shows an emotion.
 - Within the coherent range, steering at layers 1 to 4 stays somewhat below the persona prompt.
-- The difference of means only weakens honesty; it takes a trained vector, and layer 1, to turn the speaker into a liar.
+- The difference of means only weakens and strengthens honesty; it takes a trained vector, and layer 1, to turn the
+  speaker into a liar.
 """
 
 

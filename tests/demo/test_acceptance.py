@@ -59,7 +59,7 @@ def test_unsteered_reads_neutral(result):
 def test_mean_difference_moves_honesty_monotonically(result):
     rows = sorted(result.honesty.mean_diff, key=lambda r: r.dose)
     assert rises([r.score for r in rows]), [(r.dose, r.score, r.log_ratio) for r in rows]
-    assert rises([r.log_ratio for r in rows], drop=0.1)
+    assert rises([r.log_ratio for r in rows])
 
 
 def test_learned_vector_flips_honesty_and_keeps_free_text(result):
