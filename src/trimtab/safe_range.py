@@ -12,7 +12,7 @@ displacements do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: The key in a file's calibration.
@@ -57,6 +57,17 @@ def share(strength: float, bounds: tuple[float, float]) -> float:
     if strength == 0:
         return 0.0
     return abs(strength) / bound if bound > 0 else math.inf
+
+
+def total_range(bounds: Sequence[tuple[float, float]], doses: Sequence[float]) -> tuple[float, float]:
+    """(low, high) of the total strength whose shares over all layers add up to one. `bounds` are those of each layer,
+    `doses` what strength 1 puts there."""
+
+    def limit(sign: float) -> float:
+        used = sum(share(sign * d, b) for d, b in zip(doses, bounds, strict=True))
+        return sign / used if used else sign * math.inf  # 1 ÷ ∞ is 0: a closed side
+
+    return limit(-1.0), limit(1.0)
 
 
 def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:
