@@ -51,6 +51,16 @@ def with_safe_range(
     return {**calibration, KEY: ranges}
 
 
+def safe_ranges(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every calibrated range as a row: concept, site, operator, and what `trimtab calibrate` stored there."""
+    return [
+        {"concept": concept, "site": site, "operator": operator, **entry}
+        for concept, sites in calibration.get(KEY, {}).items()
+        for site, operators in sites.items()
+        for operator, entry in operators.items()
+    ]
+
+
 def share(strength: float, bounds: tuple[float, float]) -> float:
     """Which share of its side of the range a strength uses; infinite where that side is closed."""
     bound = bounds[1] if strength > 0 else -bounds[0]

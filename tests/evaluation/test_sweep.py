@@ -12,7 +12,7 @@ from trimtab.evaluation.items import Item
 from trimtab.evaluation.samples import Memory
 from trimtab.evaluation.scores import LogprobScore
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
-from trimtab.evaluation.sweep_page import page
+from trimtab.evaluation.sweep_page import About, report
 from trimtab.recipes.several import finite_sites
 from trimtab.sites import Site
 
@@ -62,8 +62,8 @@ def test_the_final_curve_is_on_items_that_chose_nothing():
     assert found.prefixes["joy"].n == 16 and found.against_prefix["joy"].low > 0.4
     study = final.to_json()["study"]
     assert study["n_items"] == 16 and study["p_items"] < 0.001 and study["anti_steered"] == 0
-    html = page(found, "A sweep", [("model", "planted")], "logprob", "neutral_nll")
-    assert html.count("<svg") == 2 and "planted 2" in html and "http" not in html.split("</style>")[1]
+    html = report(found, About("planted", "logprob", "neutral_nll")).page
+    assert html.count('role="img"') == 3 and "planted 2" in html and "http" not in html
 
 
 def test_a_dose_that_breaks_the_text_is_not_chosen():
@@ -74,7 +74,7 @@ def test_a_dose_that_breaks_the_text_is_not_chosen():
     assert 0.2 <= found.choice.doses["joy"] <= 0.3 and found.final == ()
     assert {p.dose: p.good for p in found.curves[0].points}[0.4] is False
     assert 0.3 in [p.dose for p in found.curves[0].points]  # refined between .2 and .4
-    assert "optimistic" in page(found, "t", [], "s", "f")
+    assert "optimistic" in report(found, About("m", "s", "f")).page
 
 
 def curve(layer, scores, good=None, cut=None, concept="joy"):

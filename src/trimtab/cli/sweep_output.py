@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import run_reports
+
 if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
-    from trimtab.evaluation.items import Item
+    from trimtab.evaluation.reporting.folder import Report
     from trimtab.evaluation.sweep import Sweep
+    from trimtab.sites import ModelInfo
+
+    from .frame import Desk
 
 
 def figures(
@@ -23,6 +28,7 @@ def figures(
         "excluded": excluded,
         "curves": [c.to_json() for c in found.curves],
         "final": [c.to_json() for c in found.final],
+        "examples": found.examples,
         "prefix": {c: vars(e) for c, e in found.prefixes.items()},
         "steered_less_prefix": {c: vars(e) for c, e in found.against_prefix.items()},
     }
@@ -56,21 +62,27 @@ def _without(study: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def report(
     found: Sweep,
+    desk: Desk,
+    info: ModelInfo,
     model: str,
+    files: dict[str, ConceptVectors],
     names: dict[str, str],
-    choosing: Sequence[Item],
-    reporting: Sequence[Item],
-    excluded: dict[str, str],
-) -> str:
-    from trimtab.evaluation.sweep_page import page
+    facts: Sequence[tuple[str, str]],
+) -> Report:
+    """The page, the tables and the card."""
+    from trimtab.evaluation.reporting.card import vector_words
+    from trimtab.evaluation.reporting.ship import ship_of
+    from trimtab.evaluation.sweep_page import About, report
 
-    about = [
-        ("model", model),
-        ("items that chose", str(len(choosing))),
-        ("items reported on", str(len(reporting))),
-    ]
-    about += [(f"left out {k}", v) for k, v in excluded.items()]
-    return page(found, f"Sweep of {model}", about, names["score"], names["fluency"])
+    cell = found.choice.cell
+    vectors = files[cell.method]
+    ships = {c: s for c in vectors.concepts if (s := ship_of(vectors, c, cell.sites)) is not None}
+    about = About(
+        model, names["score"], names["fluency"], tuple(facts), info.revision, desk.command, ships,
+        {c: vector_words(c, vectors.hash) for c in vectors.concepts},
+        run_reports.where(cell.layers, info.n_layers, cell.stream),
+    )  # fmt: skip
+    return report(found, about)
 
 
 def table_of(found: Sweep) -> Any:
@@ -90,6 +102,8 @@ def table_of(found: Sweep) -> Any:
         "slope",
         "p",
         "coherent",
+        "tokens",
+        "cut",
         "n",
     )
     title = f"{found.choice.cell.name}, on {'other items' if found.final else 'the items that chose it'}"
@@ -97,15 +111,21 @@ def table_of(found: Sweep) -> Any:
     for curve in final:
         dose = found.choice.doses[curve.concept]
         row = next(r for r in curve.rows() if r.dose == dose)
+        point = next(p for p in curve.points if p.dose == dose)
         study, null, told = curve.study(), curve.band(dose), found.prefixes.get(curve.concept)
         low, high = study.coherence_range
         table.add_row(
             Text(curve.concept), f"{dose:+.3g}", f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
             f"[{row.low:.3f}, {row.high:.3f}]", "" if null is None else f"{null:.3f}",
             "" if told is None else f"{told.mean:.3f}", f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
-            f"{low:g} to {high:g}", str(row.n),
+            f"{low:g} to {high:g}", *_length(point.length, point.cut), str(row.n),
         )  # fmt: skip
     return table
+
+
+def _length(length: float, cut: float) -> tuple[str, str]:
+    """Mean reply length and share cut at the limit; nothing is written for a score over continuations."""
+    return ("–", "–") if length != length else (f"{length:.1f}", f"{cut:.0%}")
 
 
 def warnings_of(found: Sweep) -> list[str]:

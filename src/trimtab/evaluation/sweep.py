@@ -20,8 +20,10 @@ from trimtab.errors import InputError
 from trimtab.evaluation.cells import Cell, conditions_of
 from trimtab.evaluation.conditions import PLAIN, RANDOMS, Condition, prefix
 from trimtab.evaluation.curves import Curve, curves
+from trimtab.evaluation.examples import examples
 from trimtab.evaluation.fluency import Fluency
 from trimtab.evaluation.items import Item
+from trimtab.evaluation.reporting.triplets import Triplet
 from trimtab.evaluation.samples import Ledger, Record, Scoring, by_condition, item_scores, measure
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference, sign_flip
 from trimtab.readouts import Readout
@@ -202,7 +204,7 @@ def neighbours(cell: Cell, candidates: Sequence[Cell]) -> list[Cell]:
 class Sweep:
     """`curves` of every cell on the choosing items; `final` of the chosen cell on the reporting items, with `prefixes`
     (concept → the prompt baseline's items there) or none where all items chose. `tried` counts cells × concepts ×
-    doses."""
+    doses; `examples` are reporting items of each concept, chosen by rule."""
 
     curves: tuple[Curve, ...]
     choice: Choice
@@ -210,6 +212,7 @@ class Sweep:
     prefixes: Mapping[str, Estimate]
     against_prefix: Mapping[str, Estimate]
     tried: int
+    examples: Mapping[str, tuple[Triplet, ...]] = field(default_factory=dict)
 
 
 def sweep(
@@ -241,9 +244,9 @@ def sweep(
         choice = choose(found, bench.seed)
         if not near and not between:
             break
-    final, told, against = _report(bench, choice, found, reporting, words or {})
+    final, told, against, shown = _report(bench, choice, found, reporting, words or {})
     tried = sum(sum(p.dose != 0 for p in c.points) for c in found)
-    return Sweep(tuple(found), choice, tuple(final), told, against, tried)
+    return Sweep(tuple(found), choice, tuple(final), told, against, tried, shown)
 
 
 def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
@@ -253,10 +256,10 @@ def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
 
 def _report(
     bench: Bench, choice: Choice, found: Sequence[Curve], items: Sequence[Item], words: Mapping[str, str]
-) -> tuple[list[Curve], dict[str, Estimate], dict[str, Estimate]]:
+) -> tuple[list[Curve], dict[str, Estimate], dict[str, Estimate], dict[str, tuple[Triplet, ...]]]:
     """The chosen cell and the prompt baseline on items that chose nothing."""
     if not items:
-        return [], {}, {}
+        return [], {}, {}, {}
     doses = sorted({p.dose for c in found if c.cell == choice.cell for p in c.points})
     sizes = sorted({abs(d) for d in doses if d})
     told = {c: prefix(c, words.get(c)) for c in bench.concepts}
@@ -269,4 +272,5 @@ def _report(
         final,
         {c: mean_interval(s, seed=bench.seed) for c, s in scores.items()},
         {c: paired_difference(best[c].items, s, seed=bench.seed) for c, s in scores.items()},
+        {c.concept: examples(c, best[c.concept], rows, items) for c in final},
     )

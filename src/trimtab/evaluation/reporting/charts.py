@@ -4,6 +4,7 @@ slopes of items, and heatmaps. Colour is never the only carrier: signs, hollow m
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ STYLE = """
 .chart .whisker { stroke: var(--ink); stroke-width: 1.2; }
 .chart .against { fill: var(--card); stroke: var(--cool); stroke-width: 1.5; } .chart .along { fill: var(--warm); }
 .left td:nth-child(2) { text-align: left; }
-.triplet { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px 16px; margin: 14px 0; }
+.triplet { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px 16px;
+  margin: 14px 0; }
 .triplet .asked { margin: 0 0 10px; color: var(--soft); white-space: pre-line; }
 .triplet .three { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 14px; }
 .triplet .three > div { border-top: 3px solid var(--null); padding-top: 6px; }
@@ -76,7 +78,7 @@ def dose_curve(
     if null:
         parts.append(band(x, y, sorted(null), "null"))
     parts.append(band(x, y, [(m.dose, m.low, m.high) for m in marks if math.isfinite(m.low)], "band"))
-    for a, b in zip(marks, marks[1:], strict=False):
+    for a, b in itertools.pairwise(marks):
         kind = "curve" if a.good and b.good else "curve broken"
         parts.append(line([(x(a.dose), y(a.mean)), (x(b.dose), y(b.mean))], kind))
     for name, value in told:
@@ -86,9 +88,8 @@ def dose_curve(
         )
     for m in marks:
         kind = "dot" if m.good else "dot hollow"
-        parts.append(
-            f'<circle class="{kind}" cx="{x(m.dose)}" cy="{y(m.mean)}" r="4"><title>{html.escape(m.tip)}</title></circle>'
-        )
+        tip = f"<title>{html.escape(m.tip)}</title>"
+        parts.append(f'<circle class="{kind}" cx="{x(m.dose)}" cy="{y(m.mean)}" r="4">{tip}</circle>')
     parts += [
         text(x(d), BOTTOM + 16, signed(round(d, 3)), "tick") for d in spaced([m.dose for m in marks], x)
     ]
@@ -175,7 +176,7 @@ def item_slopes(label: str, slopes: Sequence[float]) -> str:
     for i, s in enumerate(ordered):
         kind = "against" if s < 0 else "along"
         parts.append(f'<circle class="{kind}" cx="{x(i)}" cy="{y(s)}" r="3"><title>{s:+.3g}</title></circle>')
-    parts += [text(LEFT, y(v) + 4, short(v), "tick", "end") for v in dict.fromkeys((low, high))]
+    parts += [text(LEFT, y(v) + 4, short(v) if v else "0", "tick", "end") for v in dict.fromkeys((low, high))]
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, 140, f"{len(ordered)} items, by slope", "tick"))
     return svg(146, label, parts)
 

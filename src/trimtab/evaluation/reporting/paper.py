@@ -67,8 +67,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Paper:
-    """A table under a `title`. `rows` map a column's key to its cell; `notes` stand below it: what n is, what was tried.
-    `best` and `dim` are the indices of rows to point out and to step back, on a page."""
+    """A table under a `title`. `rows` map a column's key to its cell; `notes` say what n is and what was tried. `best`
+    and `dim` are the indices of rows to point out and to step back, on a page."""
 
     name: str
     title: str
@@ -110,9 +110,10 @@ class Paper:
             ("bestrow" if i in self.best else "dim" if i in self.dim else "", [html.escape(c) for c in cells])
             for i, cells in enumerate(self.cells())
         ]
-        notes = html.escape(" ".join(self.notes))
         kind = "left" if sum(c.kind == "text" for c in self.columns) > 1 else ""
-        return document.table([html.escape(c.head) for c in self.columns], rows, notes, kind)
+        heads = [html.escape(c.head) for c in self.columns]
+        notes = "".join(f'<p class="soft small">{html.escape(n)}</p>' for n in self.notes)
+        return document.table(heads, rows, html.escape(self.title), kind) + notes
 
 
 def _piped(cells: Sequence[str]) -> str:

@@ -38,9 +38,9 @@ def figure(title: str, drawing: str, words: str = "") -> str:
     return f"<figure><figcaption><h3>{html.escape(title)}</h3>{told}</figcaption>{drawing}</figure>"
 
 
-def charts(figures: Sequence[str]) -> str:
-    """Figures side by side, where there is room."""
-    return f'<div class="charts">{"".join(figures)}</div>'
+def charts(figures: Sequence[str], legend: str = "") -> str:
+    """Figures side by side, where there is room, above what their marks mean."""
+    return f'<div class="charts">{"".join(figures)}</div>{legend}'
 
 
 def folded(summary: str, inside: str) -> str:
@@ -103,10 +103,7 @@ def _said(kind: str, said: Said, score: str) -> str:
 
 def tables(found: Sequence[Paper], opened: int = 0) -> str:
     """Tables of a run, the first `opened` of them unfolded."""
-    return "".join(
-        f"<h3>{html.escape(t.title)}</h3>{t.html()}" if i < opened else folded(t.title, t.html())
-        for i, t in enumerate(found)
-    )
+    return "".join(t.html() if i < opened else folded(t.title, t.html()) for i, t in enumerate(found))
 
 
 def warnings(said: Sequence[str]) -> str:

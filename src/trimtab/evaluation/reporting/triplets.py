@@ -11,8 +11,8 @@ from trimtab.errors import InputError
 
 QUANTILES = (0.25, 0.5, 0.75)
 RULE = (
-    "Chosen by rule: items are ordered by effect (score at + less score at −; less score at 0 where no − was measured), "
-    "equal ones by name, and those at the 25, 50 and 75 % quantile are shown with their first sample."
+    "Chosen by rule: items are ordered by effect (score at + less score at −; less score at 0 where no − was "
+    "measured), equal ones by name, and those at the 25, 50 and 75 % quantile are shown with their first sample."
 )
 
 

@@ -65,9 +65,9 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
 
 
 HOW = (
-    "Change: how much further the answers to dilemmas lean towards the target than those of the untouched model, in nats "
-    "of log p(yes) less log p(no). Both signs stand in the row and neither is picked. A method whose change stays inside "
-    "the random band has shown nothing, whatever its p."
+    "Change: how much further the answers to dilemmas lean towards the target than those of the untouched model, in "
+    "nats of log p(yes) less log p(no). Both signs stand in the row and neither is picked. A method whose change stays "
+    "inside the random band has shown nothing, whatever its p."
 )
 RULES = (
     "forced: log-ratio at the answer slot; free: what the model writes itself, +1 or −1, with the share that gives no "
@@ -144,14 +144,16 @@ def _method(o: Opening, done: Report, run: Run, ship: Ship | None) -> str:
             parts.figure("The target and other values", bars(f"{o.arm}: change of values", drawn), words)
         )
     if o.slopes is not None:
-        words = f"{o.slopes.anti_steered:.0%} of {len(o.slopes.each)} dilemmas go the other way; mean {_est(o.slopes.slope)}"
+        words = f"{o.slopes.anti_steered:.0%} of {len(o.slopes.each)} dilemmas go the other way; "
+        words += f"mean {_est(o.slopes.slope)}"
         drawing = item_slopes(f"{o.arm}: slope of every dilemma", o.slopes.each)
         figures.append(parts.figure("Each dilemma's own slope", drawing, words))
-    figures.append(parts.curve_legend(
-        "grey: 95 % of random directions of the same norm", "prompt instead of a vector" if near else "",
+    legend = parts.curve_legend(
+        "grey: 95 % of random directions of the same norm",
+        "prompt instead of a vector" if near else "",
         parts.shaded_words([ship]),
-    ))  # fmt: skip
-    return parts.section(o.arm, "", parts.charts(figures) + parts.triplets(o.triplets, "score"))
+    )
+    return parts.section(o.arm, "", parts.charts(figures, legend) + parts.triplets(o.triplets, "score"))
 
 
 def _mark(s: Side) -> Mark:
@@ -171,7 +173,7 @@ def _card(o: Opening, done: Report, run: Run, m: Method) -> card.Card:
     ]  # fmt: skip
     if o.row is None or o.slopes is None or o.coherent_range is None:
         return card.Card(f"Steering: {o.arm}", (*facts, ("Effect", "no strength has two coherent signs")))
-    plus, minus = o.row.plus, o.row.minus
+    row, plus, minus = o.row, o.row.plus, o.row.minus
     null = (
         "none were measured" if o.row.null is None else " to ".join(map(_signed, o.row.null)) + " nats (95 %)"
     )
@@ -181,16 +183,19 @@ def _card(o: Opening, done: Report, run: Run, m: Method) -> card.Card:
         if not lengths
         else f"; replies of {np.mean(lengths):.1f} tokens, {max(plus.cut or 0, minus.cut or 0):.0%} cut"
     )
-    low, high = o.coherent_range
+    (low, high), best = o.coherent_range, row.strength
+    beyond = ""
+    if m.ship is not None and not (m.ship.low <= -row.strength and row.strength <= m.ship.high):
+        beyond = "; beyond the calibrated safe range"
     facts += [
-        (run.unit.capitalize(), f"±{o.strength:g}, the largest at which both signs are coherent ({low:g} to {high:g})"),
+        (run.unit.capitalize(), f"±{best:g}, the largest whose two signs are coherent ({low:g} to {high:g}){beyond}"),
         ("Effect", f"{done.target} {_est(plus.change.target)} nats at +, {_est(minus.change.target)} at − "
                    f"(n = {done.n} dilemmas; both signs measured)"),
         ("Slope per dilemma", f"{_est(o.slopes.slope)}, {o.slopes.anti_steered:.0%} anti-steered"),
         ("Random directions of the same norm", null),
         ("Coherence", f"ΔNLL of neutral text {_signed(plus.delta_nll_neutral)} at +, "
-                      f"{_signed(minus.delta_nll_neutral)} at −; {min(plus.valid, minus.valid):.0%} of questions answered"
-                      + replies),
+                      f"{_signed(minus.delta_nll_neutral)} at −; {min(plus.valid, minus.valid):.0%} of questions "
+                      "answered" + replies),
         ("Cells tried", str(done.tried)),
     ]  # fmt: skip
     return card.Card(f"Steering: {o.arm}", tuple(facts))

@@ -58,8 +58,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Side:
-    """One sign of one strength. ΔNLL is signed, in nats per token; `valid` is the share of answered questions; whether it
-    is `coherent` is judged off these items."""
+    """One sign of one strength. ΔNLL is signed, in nats per token; `valid` is the share of answered questions;
+    `coherent` is judged off these items."""
 
     strength: float
     change: Change

@@ -41,8 +41,8 @@ def methods(done: Report, unit: str, ships: Mapping[str, Ship]) -> Paper:
         Column("cut_plus", "cut at +", ".0%"), Column("cut_minus", "cut at −", ".0%"), Column("n", "n"),
     )  # fmt: skip
     notes = (
-        f"Target {done.target}, n = {done.n} dilemmas that take a side on it; {done.n_select} other dilemmas chose each "
-        f"strength. {done.tried} method × signed strength cells were tried.",
+        f"Target {done.target}, n = {done.n} dilemmas that take a side on it; {done.n_select} other dilemmas chose "
+        f"each strength. {done.tried} method × signed strength cells were tried.",
         "Change is against the plain model, with its 95 % BCa interval over dilemmas; both signs always stand there. "
         "Random: what directions of the same norm reach.",
     )
