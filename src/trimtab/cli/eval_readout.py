@@ -11,15 +11,19 @@ from trimtab.errors import InputError
 from trimtab.extraction import known_names
 from trimtab.records import finite
 
+from . import run_reports
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
+    from trimtab.evaluation.readout.matrix import Matrix
+
+    from .runs import Run
 
 
-@verb("eval readout")
+@verb("eval readout", runs=True)
 @click.argument("model")
 @click.argument("corpora", nargs=-1, required=True, metavar="NAME=PATH[:concept]...")
 @click.option("--method", default="mean_diff", help="Extraction method that makes each direction.")
@@ -34,6 +38,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     directions reach, and controls: length, sentiment words, topic words.
     """
     from trimtab.evaluation.readout.matrix import matrix, states
+    from trimtab.evaluation.readout.page import About, report
     from trimtab.recipes.vectors import choose_method, choose_sites
 
     if flags["method"] not in known_names():
@@ -47,11 +52,20 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     options = {k: flags[k] for k in ("dtype", "device")}
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
-        found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
+        info = runner.info
+        identity = {"corpora": {n: _texts_hash(c) for n, c in named.items()}, "model": info.id}
+        with desk.run(f"{info.id}-readout", identity=identity, revision=info.revision) as run:
+            found = _kept(run)
+            if found is None:
+                found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
+                run.finish(UNIT, {"entries": _entries(found), "verdicts": _verdicts(found)})
+            about = About(model, info.revision, method.name, desk.command)
+            figures = {"entries": _entries(found), "verdicts": _verdicts(found)}
+            page = run_reports.keep(desk, run, figures, report(found, about))
     record = {
-        "model": model, "method": method.name, "corpora": {n: c.counts for n, c in named.items()},
-        "entries": [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries],
-        "verdicts": [{**finite(v), "site": v.site.key} for v in found.verdicts], "warnings": list(said),
+        "model": model, "run": str(run.folder), "report": page, "method": method.name,
+        "corpora": {n: c.counts for n, c in named.items()},
+        **figures, "warnings": list(said),
     }  # fmt: skip
     from rich.table import Table
 
@@ -67,6 +81,43 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
             )
         desk.print(table)
     desk.result(record)
+
+
+#: The whole matrix is one unit of a run: its states are read in one pass.
+UNIT = {"readout": "matrix"}
+
+
+def _texts_hash(contrast: Contrast) -> str:
+    from trimtab.evaluation.scorers.corpus import text_of
+    from trimtab.records import unit_key
+
+    return unit_key([[text_of(t) for t in side] for side in (contrast.positive, contrast.negative)])
+
+
+def _entries(found: Matrix) -> list[dict[str, Any]]:
+    return [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries]
+
+
+def _verdicts(found: Matrix) -> list[dict[str, Any]]:
+    return [{**finite(v), "site": v.site.key} for v in found.verdicts]
+
+
+def _kept(run: Run) -> Matrix | None:
+    """The matrix of an earlier, equal run."""
+    from trimtab.evaluation.readout.matrix import Entry, Matrix, Verdict
+    from trimtab.records import unit_key
+    from trimtab.sites import Site
+
+    kept = run.done.get(unit_key(UNIT))
+    if kept is None:
+        return None
+    rows = [{**e, "site": Site.from_key(e["site"])} for e in kept["entries"]]
+    entries = tuple(Entry(**{k: v for k, v in e.items() if k != "holds"}) for e in rows)
+    verdicts = tuple(
+        Verdict(v["train"], Site.from_key(v["site"]), v["readout"], tuple(v["fails_on"]))
+        for v in kept["verdicts"]
+    )
+    return Matrix(entries, verdicts)
 
 
 def _corpus(text: str) -> tuple[str, Contrast]:

@@ -225,9 +225,12 @@ def numbers(name: str, title: str, curves: Sequence[Curve]) -> Paper:
 
 
 def _warnings(found: Sweep) -> str:
-    said = [f"{c.cell.name}, {c.concept}: {w}" for c in (*found.final, *found.curves) for w in c.warnings]
+    said = [f"{c.cell.name}, {c.concept}: {w}" for c in found.final for w in c.warnings]
+    said += [
+        f"{c.cell.name}, {c.concept}, on the items that chose: {w}" for c in found.curves for w in c.warnings
+    ]
     optimistic = "" if found.final else parts.warnings([OPTIMISTIC])
-    return optimistic + parts.warnings(list(dict.fromkeys(said)))
+    return optimistic + parts.warnings(said)
 
 
 def _card(curve: Curve, found: Sweep, about: About) -> card.Card:

@@ -26,7 +26,8 @@ STYLE = """
 .chart .up { fill: var(--warm-fill); } .chart .down { fill: var(--cool-fill); }
 .chart .whisker { stroke: var(--ink); stroke-width: 1.2; }
 .chart .against { fill: var(--card); stroke: var(--cool); stroke-width: 1.5; } .chart .along { fill: var(--warm); }
-.left td:nth-child(2) { text-align: left; }
+.charts > figure:only-child { max-width: 560px; }
+.left td:nth-child(2), .left th:nth-child(2) { text-align: left; }
 .triplet { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px 16px;
   margin: 14px 0; }
 .triplet .asked { margin: 0 0 10px; color: var(--soft); white-space: pre-line; }
@@ -236,3 +237,46 @@ def _square(x: float, y: float, step: float, s: Square) -> list[str]:
     if step >= FIGURE:
         found.append(text(x + step / 2, y + 16, short(s.value), "heat-text"))
     return found + ([f'<rect class="chosen" {frame}/>'] if s.chosen else [])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One side of a calibration: measured (strength, cost), and the bound that was found."""
+
+    sign: int
+    points: Sequence[tuple[float, float]]
+    bound: float
+
+
+def cost_curve(label: str, sides: Sequence[Cost], limit: float) -> str:
+    """Cost over the size of a push, both on one picture: + solid and warm, − dashed and cool. Strength is drawn on a
+    logarithmic axis and cost up to 2.5 times the limit, where points that lie higher are drawn hollow."""
+    top = 2.5 * limit
+    sizes = [s for side in sides for s, _ in side.points]
+    x = Axis(math.log(min(sizes)), math.log(max(sizes)), LEFT + 8, WIDTH - RIGHT - 6)
+    y = Axis(min(0.0, *(c for side in sides for _, c in side.points)), top, BOTTOM, TOP)
+    parts = []
+    low = min(side.bound for side in sides)
+    if low > min(sizes):
+        width = x(math.log(low)) - x.start
+        parts.append(
+            f'<rect class="ship" x="{x.start}" y="{TOP}" width="{width:.1f}" height="{BOTTOM - TOP}"/>'
+        )
+    parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(limit)}" y2="{y(limit)}"/>')
+    for side in sides:
+        kind = "" if side.sign > 0 else " low"
+        drawn = [(x(math.log(s)), y(min(c, top)), s, c) for s, c in side.points]
+        parts.append(line([(a, b) for a, b, *_ in drawn], f"curve{kind}"))
+        for a, b, s, c in drawn:
+            tip = f"<title>{'+' if side.sign > 0 else '−'}{s:.3g}: {c:.3g}</title>"
+            hollow = " hollow" if c > top else ""
+            parts.append(f'<circle class="dot{kind}{hollow}" cx="{a}" cy="{b}" r="3.5">{tip}</circle>')
+    marks = dict.fromkeys([min(sizes), *(side.bound for side in sides if side.bound > 0), max(sizes)])
+    placed: list[float] = []
+    for s in marks:
+        if all(abs(x(math.log(s)) - p) > 30 for p in placed):
+            placed.append(x(math.log(s)))
+            parts.append(text(placed[-1], BOTTOM + 16, f"{s:.2g}", "tick"))
+    parts += [text(LEFT, y(v) + 4, f"{v:.2g}", "tick", "end") for v in (0.0, limit, top)]
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, BOTTOM + 32, "size of the push (log)", "tick"))
+    return svg(BOTTOM + 38, label, parts)

@@ -75,12 +75,12 @@ def shaded_words(ships: Sequence[Ship | None]) -> str:
     return "shaded: the calibrated safe range, or what was coherent in this run where there is none"
 
 
-def triplets(found: Sequence[Triplet], score: str) -> str:
+def triplets(found: Sequence[Triplet], score: str, rule: str = RULE) -> str:
     """Examples with the rule that chose them."""
     if not found:
         return ""
     boxes = "".join(_triplet(t, score) for t in found)
-    return f'<p class="soft small">{html.escape(RULE)}</p>{boxes}'
+    return f'<p class="soft small">{html.escape(rule)}</p>{boxes}'
 
 
 def _triplet(t: Triplet, score: str) -> str:
