@@ -22,6 +22,7 @@ STYLE = """
 .chart .shore { stroke: var(--cool); stroke-width: 1; opacity: .6; }
 .chart .told { stroke: var(--cool); stroke-dasharray: 6 4; stroke-width: 1.5; }
 .chart .curve.low { stroke: var(--cool); stroke-dasharray: 5 3; } .chart .dot.low { fill: var(--cool); }
+.chart .dot.low.hollow { fill: var(--card); stroke: var(--cool); }
 .chart .limit { stroke: var(--ink); stroke-dasharray: 2 3; }
 .chart .up { fill: var(--warm-fill); } .chart .down { fill: var(--cool-fill); }
 .chart .whisker { stroke: var(--ink); stroke-width: 1.2; }

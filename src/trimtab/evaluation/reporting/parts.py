@@ -12,6 +12,7 @@ from trimtab.evaluation.reporting.triplets import RULE, Said, Triplet
 from trimtab.pages.document import document
 from trimtab.pages.drawing import legend, signed
 
+HOLLOW = "hollow: the text is no longer coherent"
 #: So many warnings stand in the open; more are folded.
 OPEN_WARNINGS = 3
 
@@ -48,14 +49,14 @@ def folded(summary: str, inside: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{inside}</details>"
 
 
-def curve_legend(null: str, told: str, ship: str) -> str:
+def curve_legend(null: str, told: str, ship: str, hollow: str = HOLLOW) -> str:
     """What the marks of a dose curve mean; empty words leave a mark out."""
     dash = '<line class="{}" x1="0" x2="34" y1="9" y2="9"/>'.format
     fill = '<polygon class="{}" points="0,2 34,2 34,16 0,16"/>'.format
     dot = '<circle class="{}" cx="17" cy="9" r="4"/>'.format
     marks = [
         (fill("band") + dash("curve") + dot("dot"), "steered: mean with its 95 % interval over items"),
-        (dash("curve broken") + dot("dot hollow"), "hollow: the text is no longer coherent"),
+        (dash("curve broken") + dot("dot hollow"), hollow),
         (fill("null"), null),
         (dash("told"), told),
         (fill("ship"), ship),

@@ -62,7 +62,7 @@ def report(
             if ship
             else "The vector has no calibrated safe range there."
         )
-        legend = parts.curve_legend("", "", parts.shaded_words([ship]))
+        legend = parts.curve_legend("", "", parts.shaded_words([ship]), hollow="")
         shown = parts.triplets(triplets(rows, mine), "words changed", RULE)
         body += parts.section(name, said, parts.charts([f for f in figures if f], legend) + shown)
     body += parts.card(block) if block else ""
