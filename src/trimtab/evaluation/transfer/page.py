@@ -14,6 +14,7 @@ from trimtab.evaluation.statistics import Estimate
 from trimtab.evaluation.transfer.leaderboard import Board
 from trimtab.evaluation.transfer.study import Opening, Report, Side
 from trimtab.evaluation.transfer.tables import leaderboard, tables
+from trimtab.pages.drawing import signed
 
 #: So many values are drawn; the table has all of them.
 DRAWN = 16
@@ -183,12 +184,12 @@ def _card(o: Opening, done: Report, run: Run, m: Method) -> card.Card:
         if not lengths
         else f"; replies of {np.mean(lengths):.1f} tokens, {max(plus.cut or 0, minus.cut or 0):.0%} cut"
     )
-    (low, high), best = o.coherent_range, row.strength
+    best, inside = row.strength, " to ".join(map(signed, o.coherent_range))
     beyond = ""
     if m.ship is not None and not (m.ship.low <= -row.strength and row.strength <= m.ship.high):
         beyond = "; beyond the calibrated safe range"
     facts += [
-        (run.unit.capitalize(), f"±{best:g}, the largest whose two signs are coherent ({low:g} to {high:g}){beyond}"),
+        (run.unit.capitalize(), f"±{best:g}, the largest whose two signs are coherent ({inside}){beyond}"),
         ("Effect", f"{done.target} {_est(plus.change.target)} nats at +, {_est(minus.change.target)} at − "
                    f"(n = {done.n} dilemmas; both signs measured)"),
         ("Slope per dilemma", f"{_est(o.slopes.slope)}, {o.slopes.anti_steered:.0%} anti-steered"),
