@@ -41,19 +41,19 @@ def report(
     for s, f in zip(wanted, found, strict=True):
         sides.setdefault((s.concept, s.site.key, s.operator), {})[s.sign] = f
     ranges = ranges_table(sides, about)
-    papers = (ranges, points_table(wanted, found, about)) + ((signs_table(signs, about),) if signs else ())
+    points, checks = points_table(wanted, found, about), signs_table(signs, about)
     block = card.markdown([_card(k, v, signs, about) for k, v in sides.items()], about.command)
     body = parts.section("How far each vector may be pushed", HOW, ranges.html())
     body += _maps(sides) + _costs(sides, about)
     if signs:
-        body += parts.section("Does + push towards the concept?", SIGN, papers[2].html())
-    body += parts.section("Every measured point", "", parts.tables(papers[1:2])) + parts.card(block)
+        body += parts.section("Does + push towards the concept?", SIGN, checks.html())
+    body += parts.section("Every measured point", "", parts.tables((points,))) + parts.card(block)
     lede = f"The largest push whose cost stays within {about.limit} ≤ {about.value:g} {about.unit}, to both sides."
     facts = (("model", about.model), ("revision", str(about.receipt.get("revision"))),
              ("prompts", str(about.receipt.get("prompts"))), ("positions", str(about.receipt.get("positions"))),
              ("points measured", str(sum(len(f.curve) for f in found))), ("command", about.command))  # fmt: skip
     page = parts.page("trimtab calibrate", "How far is safe?", lede, facts, body)
-    return folder.Report(page, papers, block)
+    return folder.Report(page, (ranges, points, *([checks] if signs else [])), block)
 
 
 HOW = (

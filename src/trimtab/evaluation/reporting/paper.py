@@ -45,7 +45,7 @@ class Column:
         if isinstance(value, Estimate):
             bounds = f" [{self._number(value.low)}, {self._number(value.high)}]"
             return self._number(value.mean) + ("" if math.isnan(value.low) else bounds)
-        if self.kind == "range":
+        if isinstance(value, tuple):
             return f"{self._number(value[0])} to {self._number(value[1])}"
         if isinstance(value, bool):
             return "yes" if value else "no"

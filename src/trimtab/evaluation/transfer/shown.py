@@ -42,8 +42,8 @@ def value_changes(
             continue
         mine = y[keep]
         null = null_band(lambda moved, k=keep, y=mine: float(np.mean(moved[k] * y)), drawn)
-        both = (interval(moved[keep] * mine) for moved in (up, down))
-        found.append(ValueChange(value, int(keep.sum()), *both, null))
+        at_plus, at_minus = interval(up[keep] * mine), interval(down[keep] * mine)
+        found.append(ValueChange(value, int(keep.sum()), at_plus, at_minus, null))
     return tuple(sorted(found, key=lambda v: (v.value != target, -abs(v.plus.mean - v.minus.mean), v.value)))
 
 
