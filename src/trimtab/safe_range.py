@@ -12,7 +12,7 @@ displacements do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: The key in a file's calibration.
@@ -51,12 +51,33 @@ def with_safe_range(
     return {**calibration, KEY: ranges}
 
 
+def safe_ranges(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every calibrated range as a row: concept, site, operator, and what `trimtab calibrate` stored there."""
+    return [
+        {"concept": concept, "site": site, "operator": operator, **entry}
+        for concept, sites in calibration.get(KEY, {}).items()
+        for site, operators in sites.items()
+        for operator, entry in operators.items()
+    ]
+
+
 def share(strength: float, bounds: tuple[float, float]) -> float:
     """Which share of its side of the range a strength uses; infinite where that side is closed."""
     bound = bounds[1] if strength > 0 else -bounds[0]
     if strength == 0:
         return 0.0
     return abs(strength) / bound if bound > 0 else math.inf
+
+
+def total_range(bounds: Sequence[tuple[float, float]], doses: Sequence[float]) -> tuple[float, float]:
+    """(low, high) of the total strength whose shares over all layers add up to one. `bounds` are those of each layer,
+    `doses` what strength 1 puts there."""
+
+    def limit(sign: float) -> float:
+        used = sum(share(sign * d, b) for d, b in zip(doses, bounds, strict=True))
+        return sign / used if used else sign * math.inf  # 1 ÷ ∞ is 0: a closed side
+
+    return limit(-1.0), limit(1.0)
 
 
 def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:

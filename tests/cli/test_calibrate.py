@@ -1,6 +1,7 @@
 """`trimtab calibrate` on the reference model: what it writes, says, keeps and refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,10 @@ def test_the_range_is_written_into_the_file_and_warned_of(calibrate, trimtab, jo
     ranges = {(r["site"], r["sign"]): r["strength"] for r in done.record["ranges"]}
     assert (low, high) == (-ranges["layer_2", -1], ranges["layer_2", 1]) and low < 0 < high
     assert all(r["cost"] <= 0.2 for r in done.record["ranges"])
+    made = {p.name for p in Path(done.record["run"]).iterdir()}
+    assert made >= {"report.html", "table.md", "table.csv", "table-points.csv", "table-signs.csv", "card.md"}
+    shown = trimtab("inspect", joy, "--json").record["safe_ranges"]
+    assert {(r["site"], r["low"], r["high"]) for r in shown} >= {("layer_2", low, high)}
     assert done.record["signs"]["joy"]["n"] == 3
     assert done.record["signs"]["joy"]["difference"] > 0 and after.calibration["sign"]["joy"]["n"] == 3
     entry = after.calibration["safe"]["joy"]["layer_2"]["add"]

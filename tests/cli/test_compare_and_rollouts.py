@@ -1,7 +1,9 @@
 """`trimtab generate --dataset`, `trimtab compare` and `trimtab eval readout | steer-read` as a person types them."""
 
+import csv
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +42,15 @@ def test_rollouts_are_written_summarised_and_resumed(generate, tmp_path, monkeyp
         "joy -2",
     ]
     assert [i["replies"] for i in done.record["items"]] == [6, 6, 6]
+    page = Path(done.record["report"])
+    assert {p.name for p in page.parent.iterdir()} >= {
+        "report.html",
+        "table.md",
+        "table.csv",
+        "card.md",
+        "metrics.json",
+    }
+    assert "--scales 0,2,-2" in (page.parent / "card.md").read_text() and "joy −2" not in page.read_text()
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 18 and {r["scale"] for r in rows} == {0, 2, -2} and all("key" not in r for r in rows)
     # The same command asks the model nothing again ...
@@ -191,15 +202,31 @@ def test_readout_matrix(trimtab, tmp_path, monkeypatch):
         ]
         path.write_text("\n".join(lines) + "\n")
         given.append(f"{name}={path}")
-    done = trimtab("eval", "readout", "tiny", *given, "--engine", "reference", "--layers", "1,3", "--json")
+    argv = (
+        "eval",
+        "readout",
+        "tiny",
+        *given,
+        "--engine",
+        "reference",
+        "--runs-dir",
+        tmp_path / "runs",
+        "--json",
+    )
+    done = trimtab(*argv, "--layers", "1,3")
     assert done.code == 0, done.err
+    made = list(csv.DictReader((Path(done.record["run"]) / "table-entries.csv").open()))
+    assert [float(r["auc"]) for r in made] == [e["auc"] for e in done.record["entries"]]
+    with monkeypatch.context() as m:  # the same command reads no state again
+        m.setattr("trimtab.evaluation.readout.matrix.states", lambda *_: pytest.fail("read again"))
+        assert trimtab(*argv, "--layers", "1,3").record == done.record
     assert len(done.record["entries"]) == 2 * 2 * 2
     across = [e for e in done.record["entries"] if e["train"] == "joy" and e["unseen"] == "mood"]
     assert all(
         e["auc"] > 0.9 for e in across
     )  # the planted direction is shared by words the corpora do not share
     assert done.record["verdicts"][0]["train"] == "joy"
-    shown = trimtab("eval", "readout", "tiny", *given, "--engine", "reference", "--layers", "3")
+    shown = trimtab(*argv[:-1], "--layers", "3")
     assert "trained on joy" in shown.out and "own, by halves" in shown.out
     # The model is an axis: every entry and verdict names its own, and a deeper model has its own layers.
     monkeypatch.setattr(
@@ -208,6 +235,9 @@ def test_readout_matrix(trimtab, tmp_path, monkeypatch):
     )
     both = trimtab("eval", "readout", "tiny", *given, "--also", "deep", "--engine", "reference", "--json")
     assert both.record["models"] == ["tiny", "deep"]
+    pages = {m: Path(k["report"]) for m, k in both.record["runs"].items()}
+    assert both.record["report"] == str(pages["tiny"]) and len({p.parent for p in pages.values()}) == 2
+    assert "<b>deep</b>" in pages["deep"].read_text() and "<b>deep</b>" not in pages["tiny"].read_text()
     count = {m: sum(e["model"] == m for e in both.record["entries"]) for m in both.record["models"]}
     assert count == {"tiny": 2 * 2 * 4, "deep": 2 * 2 * 6}
     assert [v["model"] for v in both.record["verdicts"]] == ["tiny", "tiny", "deep", "deep"]

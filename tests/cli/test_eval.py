@@ -1,5 +1,6 @@
 """`trimtab eval …` as a person types it, on planted truth."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -90,6 +91,24 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
     assert again.record["openings"] == done.record["openings"] and again.record["run"] == done.record["run"]
     board = trimtab("eval", "leaderboard", tmp_path / "one.json", tmp_path / "one.json", "--json")
     assert len(board.record["rows"]) == 10 and board.record["target"] == "honesty"
+    # The run folder holds what a reader and a paper need, with the figures of the record.
+    run = Path(done.record["run"])
+    assert {p.name for p in run.iterdir()} >= {
+        "report.html",
+        "table.md",
+        "table.csv",
+        "card.md",
+        "metrics.json",
+    }
+    (row,) = csv.DictReader((run / "table.csv").open())
+    assert float(row["plus"]) == opening["row"]["plus"]["change"]["target"]["mean"]
+    assert json.loads((run / "metrics.json").read_text())["openings"] == done.record["openings"]
+    command = (run / "card.md").read_text().split("$ ")[1].split("\n")[0]
+    assert command.startswith("trimtab eval dilemmas m ")
+    assert "--doses 0.5,1" in command and "--free 4" in command and "--random" not in command
+    told = trimtab("eval", "leaderboard", tmp_path / "one.json", "-o", tmp_path / "board", "--json")
+    assert told.record["files"][0] == str(tmp_path / "board" / "report.html")
+    assert "axis-0 +1" in (tmp_path / "board" / "table.csv").read_text()
 
 
 def test_free_answers_that_were_cut_go_on(trimtab, refused, planted, honest, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def probe(desk, model, layers, max_tokens, prompt, greedy, raises, output):
         "greedy": greedy,
         "seed": desk.seed,
         "settings": desk.settings,
+        "command": desk.command,
         "bad": [math.nan, math.inf],
     }
     desk.note("a note")
@@ -127,6 +129,33 @@ def test_a_repeated_flag_in_the_environment_keeps_its_spaces(trim, monkeypatch):
 def test_positional_arguments_and_lists_in_the_file(trim, config):
     seen = record(trim("probe", "--json", "--config", config("model: m\nlayers: [12, 18]\nprompt: hello\n")))
     assert (seen["model"], seen["layers"], seen["prompt"]) == ("m", "12,18", ["hello"])
+
+
+def test_the_command_line_that_asks_for_the_same_again(trim, config, monkeypatch):
+    """Whatever was said by the environment or a file stands in it; defaults and presentation do not."""
+    monkeypatch.setenv("TRIMTAB_MAX_TOKENS", "5")
+    argv = (
+        "probe",
+        "a model",
+        "--config",
+        config("layers: 12-16\nprompt: [one, two words]"),
+        "--greedy",
+        "--json",
+    )
+    first = record(trim(*argv, "--seed", 3, "-o", "x"))
+    assert first["command"].startswith("trimtab probe 'a model' ") and "--json" not in first["command"]
+    for part in (
+        "--layers 12-16",
+        "--max-tokens 5",
+        "--prompt one --prompt 'two words'",
+        "--greedy",
+        "--seed 3",
+    ):
+        assert part in first["command"]
+    monkeypatch.delenv("TRIMTAB_MAX_TOKENS")
+    again = record(trim(*shlex.split(first["command"])[1:], "--json"))
+    assert {**again, "settings": 0} == {**first, "settings": 0}
+    assert record(trim("probe", "m", "--json"))["command"] == "trimtab probe m"
 
 
 def test_the_resolved_settings_are_a_config_file(trim, config, monkeypatch):

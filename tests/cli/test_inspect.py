@@ -1,10 +1,12 @@
 """`trimtab inspect`: everything about a file but its rows."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from trimtab.directions import ConceptVectors, Direction
+from trimtab.safe_range import with_safe_range
 from trimtab.sites import Site
 
 
@@ -35,6 +37,28 @@ def test_the_page(trimtab, moods):
     out = trimtab("inspect", moods, "--layers", "0").out
     assert "joy 0.250  calm 0.500" in out and "+0.60" in out and "layer 0 of 6 (0 %)" in out
     assert "calibration  layer 5" in out
+
+
+def test_calibrated_ranges_are_shown(trimtab, moods):
+    assert "safe range: not calibrated" in trimtab("inspect", moods).out
+    entry = {"low": -0.6, "high": 0.85, "limit": "kl_p95", "value": 1.0, "positions": "all", "prompts": 12,
+             "model": "tiny", "revision": "0123456789", "reached": True, "monotone": False}  # fmt: skip
+    file = ConceptVectors.load(moods)
+    replace(file, calibration=with_safe_range(file.calibration, "joy", "layer_5", "add", entry)).save(moods)
+    record = trimtab("inspect", moods, "--json").record
+    assert record["safe_ranges"] == [{"concept": "joy", "site": "layer_5", "operator": "add", **entry}]
+    (line,) = [x for x in trimtab("inspect", moods).out.splitlines() if "kl_p95" in x]
+    for words in (
+        "joy",
+        "layer 5 of 6",
+        "-0.6",
+        "+0.85",
+        "kl_p95 ≤ 1",
+        "12",
+        "tiny at 01234567",
+        "not monotone",
+    ):
+        assert words in line
 
 
 def test_an_extracted_file_shows_where_it_comes_from(trimtab, joy):

@@ -1,6 +1,8 @@
 """`trimtab sweep` and `trimtab score` on the reference model."""
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -107,12 +109,24 @@ def test_the_mean_difference_stands_beside_every_other_method(sweep, trimtab, jo
     (final,) = own.record["final"]
     best = next(r for r in final["rows"] if r["dose"] == own.record["choice"]["best_dose"]["joy"])
     assert beside["n"] == best["n"] and gap["mean"] == pytest.approx(best["score"] - beside["mean"], abs=1e-9)
+    folder = Path(own.record["run"])
+    (row,) = csv.DictReader((folder / "table.csv").open())
+    assert float(row["mean_difference"]) == beside["mean"]
+    assert float(row["against_mean_difference_low"]) == gap["low"]
+    assert f"mean difference at the same place and dose reaches {beside['mean']:.3f}".replace("-", "−") in (
+        (folder / "card.md").read_text()
+    )
+    strengths = list(csv.DictReader((folder / "table-strengths.csv").open()))
+    assert len(strengths) == 2 and "mean difference" in (folder / "report.html").read_text()
     again = sweep(tmp_path / "pca.safetensors", "--data", joy_pairs, "--no-write", *flags)
     assert again.record["mean_difference"]["joy"]["mean"] == pytest.approx(beside["mean"], abs=1e-6)
     plain = sweep("--data", joy_pairs, "--no-write", *flags)
     assert plain.record["mean_difference"] == {}  # it would stand beside itself
+    assert "mean_difference" not in (Path(plain.record["run"]) / "table.csv").read_text()
     told = sweep("--data", joy_pairs, "--method", "pca_diff", "--layers", "1-2", "--no-refine")
-    assert "mean diff" in told.out
+    heads = told.out.splitlines()
+    assert "mean diff" in heads[1] and "…" not in told.out
+    assert any("300/‖v‖" in h and "cut" in h for h in heads)
 
 
 def assert_close(one, other, where=""):
@@ -153,6 +167,10 @@ def test_a_corpus_is_swept_over_methods_streams_and_windows(sweep, joy_pairs, tm
     assert saved.origin.method == done.record["choice"]["cell"]["method"]
     (folder,) = (tmp_path / "runs").iterdir()
     assert {p.stem for p in (folder / "vectors").glob("*.safetensors")} == {"mean_diff", "pca_diff"}
+    sizes = list(csv.DictReader((folder / "table-strengths.csv").open()))
+    unions = [s for s in sizes if "+" in s["cell"]]  # streams of different lengths have no scale in common
+    assert {s["scale"] for s in unions} == {""} and all(s["scale"] for s in sizes if s not in unions)
+    assert len(unions) == 2 * (2 + 1)
 
 
 def test_texts_are_generated_for_scores_of_texts_and_can_be_scored_again(sweep, trimtab, joy, tmp_path):

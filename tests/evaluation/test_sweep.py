@@ -17,7 +17,7 @@ from trimtab.evaluation.samples import Memory
 from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
-from trimtab.evaluation.sweep_page import page
+from trimtab.evaluation.sweep_page import About, report
 from trimtab.recipes.several import finite_sites
 from trimtab.sites import Site
 
@@ -67,8 +67,8 @@ def test_the_final_curve_is_on_items_that_chose_nothing():
     assert found.prefixes["joy"].n == 16 and found.against_prefix["joy"].low > 0.4
     study = final.to_json()["study"]
     assert study["n_items"] == 16 and study["p_items"] < 0.001 and study["anti_steered"] == 0
-    html = page(found, "A sweep", [("model", "planted")], "logprob", "neutral_nll", b.files)
-    assert html.count("<svg") == 2 and "planted 2" in html and "http" not in html.split("</style>")[1]
+    html = report(found, About("planted", "logprob", "neutral_nll")).page
+    assert html.count('role="img"') == 3 and "planted 2" in html and "http" not in html
 
 
 def test_the_rule_of_thumb_stands_beside_each_dose():
@@ -83,10 +83,13 @@ def test_the_rule_of_thumb_stands_beside_each_dose():
     assert s.scale == pytest.approx(0.4 * TYPICAL / 3) and s.rule_scale == 100.0
     assert s.rule_scale / s.scale == pytest.approx(s.rule_dose / s.dose)  # the same displacements
     assert s.rule_dose * TYPICAL == pytest.approx(300.0)
-    html = page(found, "t", [], "s", "f", b.files)
-    row = html[html.index("norms, and the rule of thumb") :]
-    cells = re.findall("<td>(.*?)</td>", row)
-    assert cells[1:3] == [f"{TYPICAL:.4g}", "3"] and cells[5] == "100"
+    made = report(found, About("m", "s", "f", files=b.files))
+    (row,) = next(p for p in made.tables if p.name == "strengths").rows
+    assert (row["typical_norm"], row["raw_norm"], row["rule_300_scale"]) == (TYPICAL, 3.0, 100.0)
+    assert row["scale"] == s.scale and row["rule_300_dose"] == s.rule_dose
+    shown = made.page[made.page.index("Norms, and the rule of thumb") :]
+    cells = re.findall("<td>(.*?)</td>", shown)
+    assert f"{TYPICAL:.4g}" in cells and "300 / ‖v‖" in shown and "+0.4" in cells and "100" in cells
 
 
 def test_a_dose_that_breaks_the_text_is_not_chosen():
@@ -97,7 +100,7 @@ def test_a_dose_that_breaks_the_text_is_not_chosen():
     assert 0.2 <= found.choice.doses["joy"] <= 0.3 and found.final == ()
     assert {p.dose: p.good for p in found.curves[0].points}[0.4] is False
     assert 0.3 in [p.dose for p in found.curves[0].points]  # refined between .2 and .4
-    assert "optimistic" in page(found, "t", [], "s", "f", b.files)
+    assert "optimistic" in report(found, About("m", "s", "f")).page
 
 
 def curve(layer, scores, good=None, cut=None, concept="joy"):

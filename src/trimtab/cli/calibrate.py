@@ -13,6 +13,7 @@ import click
 
 from trimtab.errors import InputError
 
+from . import run_reports
 from .evaluating import (
     choose_score,
     item_options,
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
     from trimtab.evaluation.calibration import Found, Search
+    from trimtab.evaluation.calibration_page import About
     from trimtab.evaluation.items import Item
     from trimtab.evaluation.limits import Limit
     from trimtab.evaluation.scorers.scorer import Scorer
+    from trimtab.evaluation.sign_check import SignCheck
 
 #: Share of the prompts that the limit is solved on; the signs are checked on the rest.
 SOLVE = 1 / 2
@@ -67,6 +70,7 @@ def calibrate(
 
     FILE is a vector file or a name in the library, with :concept for one of its concepts.
     """
+    from trimtab.evaluation import calibration_page
     from trimtab.evaluation.calibration import Search
 
     from . import steering
@@ -95,17 +99,21 @@ def calibrate(
         identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors)}
         with desk.run(path.stem, identity=identity, revision=runner.info.revision) as run:
             found = _solve(desk, run, runner, wanted, limit, items[:cut])
-            signs = []
+            signs: list[SignCheck] = []
             if not flags["no_sign"] and len(items) > cut + 1:
                 score = choose_score(
                     flags["score"], flags["score_set"], model, vectors.concepts, given, desk.seed
                 )
                 signs = _signs(runner, vectors, wanted, found, items[cut:], score, positions, desk.seed)
             figures = _figures(wanted, found, limit, signs, receipt)
-            run.metrics(figures)
+            about = _about(desk, model, limit, receipt, vectors, score.name if signs else "")
+            report = run_reports.keep(
+                desk, run, figures, calibration_page.report(wanted, found, signs, about)
+            )
         result = _written(vectors, wanted, found, signs, receipt, target, path)
     record = {
-        "file": str(result), "model": model, "engine": engine, **figures, "warnings": list(said),
+        "file": str(result), "model": model, "engine": engine, "run": str(run.folder), "report": report, **figures,
+        "warnings": list(said),
         "wall_s": time.monotonic() - started,
     }  # fmt: skip
     desk.result(record, text=_table(wanted, found, limit, depth))
@@ -118,6 +126,18 @@ def calibrate(
         )
         (desk.warn if check.verdict == "reversed" else desk.note)(line)
     desk.note(f"wrote {result}; limits are warned of when a plan goes beyond them")
+
+
+def _about(
+    desk: Desk, model: str, limit: Limit, receipt: dict[str, Any], vectors: ConceptVectors, score: str
+) -> About:
+    """What the report says of the run."""
+    from trimtab.evaluation.calibration_page import About
+    from trimtab.evaluation.reporting.card import vector_words
+
+    named = {c: vector_words(c, vectors.hash) for c in vectors.concepts}
+    made_by = run_reports.made_by(vectors)
+    return About(model, limit.name, limit.limit, limit.unit, receipt, desk.command, score, named, made_by)
 
 
 def _target(output: Path | None, path: Path) -> Path:
@@ -223,7 +243,7 @@ def _signs(
     score: Scorer,
     positions: Any,
     seed: int,
-) -> list[Any]:
+) -> list[SignCheck]:
     """Each concept at its smaller bound, at the layer nearest to where it would be steered."""
     from trimtab.engines.requests import Sampling
     from trimtab.evaluation.sign_check import check_signs

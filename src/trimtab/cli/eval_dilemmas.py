@@ -11,6 +11,7 @@ import click
 from trimtab.errors import FormatError, InputError
 from trimtab.records import finite
 
+from . import run_reports
 from .evaluating import continue_option
 from .frame import Desk, verb
 from .library import library_option
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from trimtab.engines.base import Engine
     from trimtab.evaluation.transfer.cells import Cell, Placing
     from trimtab.evaluation.transfer.measurement import Bench, Measured
+    from trimtab.evaluation.transfer.study import Report
 
 PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 
@@ -153,6 +155,9 @@ def dilemmas(
     record = {"model": model, "engine": engine, "revision": runner.info.revision, "seed": desk.seed,
               "unit": placing.unit, "run": folder, "dilemmas": len(found), "questions": len(rows),
               **done.to_json(), "warnings": list(said)}  # fmt: skip
+    record["report"] = _report(
+        desk, done, model, runner, placing, dict(zip(methods, flags["steer"])), methods, record
+    )
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:
@@ -315,12 +320,44 @@ def _kept(
     }
 
 
-@verb("eval leaderboard")
+def _report(
+    desk: Desk,
+    done: Report,
+    model: str,
+    runner: Engine,
+    placing: Placing,
+    names: dict[str, str],
+    methods: dict[str, ConceptVectors],
+    record: dict[str, Any],
+) -> str:
+    """Page, tables and card in the run folder."""
+    from trimtab.evaluation.reporting.ship import ship_of
+    from trimtab.evaluation.transfer.page import Method, Run, report
+
+    info = runner.info
+    described = {}
+    for arm, vectors in methods.items():
+        layers = vectors.choose_layers(placing.layers, info.n_layers, placing.stream)
+        at = run_reports.sites(layers, placing.stream)
+        ship = ship_of(vectors, vectors.concepts[0], at, placing.unit)
+        words = run_reports.where(layers, info.n_layers, placing.stream)
+        described[arm] = Method(names[arm], vectors.hash, run_reports.made_by(vectors), words, ship)
+    facts = (("seed", str(desk.seed)), ("command", desk.command))
+    run = Run(model, info.revision, placing.unit, desk.command, facts)
+    return run_reports.keep(desk, desk.runs[-1], record, report(done, run, described))
+
+
+@verb("eval leaderboard", output="Folder for report.html, table.md and table.csv.")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
+def leaderboard(desk: Desk, results: tuple[Path, ...], output: Path | None) -> None:
     """Results of `trimtab eval dilemmas -o FILE`, all models and prompts ranked together under four rules."""
     from trimtab.evaluation.transfer.leaderboard import Standing, board
+    from trimtab.evaluation.transfer.page import board_report
 
+    if output is not None:
+        if output.is_file():
+            raise InputError(f"-o names a folder for the report, and {output} is a file")
+        check_writable(output / "report.html")
     standings, targets = [], set()
     for path in results:
         record = _result(path)
@@ -330,7 +367,12 @@ def leaderboard(desk: Desk, results: tuple[Path, ...]) -> None:
     if len(targets) > 1:
         raise InputError(f"these results are of different targets: {', '.join(sorted(targets))}")
     found = board(standings)
-    desk.result({"target": targets.pop(), **found.to_json()}, text=board_table(found))
+    target = targets.pop()
+    record = {"target": target, **found.to_json()}
+    if output is not None:
+        record["files"] = board_report(found, target, desk.command).write(output)
+        desk.note(f"wrote {', '.join(record['files'])}")
+    desk.result(record, text=board_table(found))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from trimtab.errors import InputError
 from trimtab.extraction import known_names
 from trimtab.records import finite
 
+from . import run_reports
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
     from trimtab.evaluation.readout.matrix import Matrix
 
+    from .runs import Run
 
-@verb("eval readout")
+
+@verb("eval readout", runs=True)
 @click.argument("model")
 @click.argument("corpora", nargs=-1, required=True, metavar="NAME=PATH[:concept]...")
 @click.option(
@@ -38,7 +41,9 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     what random directions reach, and controls: length, sentiment words, topic words.
     """
     from trimtab.evaluation.readout.matrix import matrix, states
+    from trimtab.evaluation.readout.page import About, report
     from trimtab.recipes.vectors import choose_method, choose_sites
+    from trimtab.sites import Site
 
     if flags["method"] not in known_names():
         raise InputError(f"--method {flags['method']!r} is none of {', '.join(known_names())}")
@@ -51,27 +56,37 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     for each in models:
         glance(each, engine)
     options = {k: flags[k] for k in ("dtype", "device")}
-    entries, verdicts = [], []
+    hashes = {n: _texts_hash(c) for n, c in named.items()}
+    entries: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
+    kept: dict[str, dict[str, str]] = {}
     with spoken_warnings(desk) as said:
         for each in models:
             with open_engine(desk, each, engine, **options) as runner:
-                sites = choose_sites(runner.info, flags["layers"], [flags["stream"]])
-                found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
-                depth = runner.info.n_layers
-            entries += [
-                {
-                    "model": each,
-                    **finite(e),
-                    "site": e.site.key,
-                    "depth": e.site.layer / depth,
-                    "holds": e.holds,
-                }
-                for e in found.entries
-            ]
-            verdicts += [{"model": each, **finite(v), "site": v.site.key} for v in found.verdicts]
+                info = runner.info
+                sites = choose_sites(info, flags["layers"], [flags["stream"]])
+                # two models may share an id: the name that was asked for tells their runs apart
+                identity = {"corpora": hashes, "model": info.id, "asked": each}
+                with desk.run(f"{info.id}-readout", identity=identity, revision=info.revision) as run:
+                    found = _kept(run)
+                    if found is None:
+                        found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)
+                        run.finish(UNIT, {"entries": _entries(found), "verdicts": _verdicts(found)})
+                    figures = {
+                        "entries": [
+                            {"model": each, **e, "depth": Site.from_key(e["site"]).layer / info.n_layers}
+                            for e in _entries(found)
+                        ],
+                        "verdicts": [{"model": each, **v} for v in _verdicts(found)],
+                    }
+                    made = report(found, About(each, info.revision, method.name, desk.command))
+                    page = run_reports.keep(desk, run, figures, made)
+            entries += figures["entries"]
+            verdicts += figures["verdicts"]
+            kept[each] = {"run": str(run.folder), "report": page}
             _show_matrix(desk, found, each if len(models) > 1 else None)
     desk.result({
-        "model": model, "models": models, "engine": engine, "method": method.name,
+        "model": model, "models": models, "engine": engine, **kept[model], "runs": kept, "method": method.name,
         "corpora": {n: c.counts for n, c in named.items()},
         "entries": entries, "verdicts": verdicts, "warnings": list(said),
     })  # fmt: skip
@@ -94,6 +109,43 @@ def _show_matrix(desk: Desk, found: Matrix, model: str | None) -> None:
                 e.unseen, f"{e.auc:.2f}", f"{e.low:.2f}–{e.high:.2f}", *(f"{x:.2f}" for x in numbers), mark
             )
         desk.print(table)
+
+
+#: The whole matrix is one unit of a run: its states are read in one pass.
+UNIT = {"readout": "matrix"}
+
+
+def _texts_hash(contrast: Contrast) -> str:
+    from trimtab.evaluation.scorers.corpus import text_of
+    from trimtab.records import unit_key
+
+    return unit_key([[text_of(t) for t in side] for side in (contrast.positive, contrast.negative)])
+
+
+def _entries(found: Matrix) -> list[dict[str, Any]]:
+    return [{**finite(e), "site": e.site.key, "holds": e.holds} for e in found.entries]
+
+
+def _verdicts(found: Matrix) -> list[dict[str, Any]]:
+    return [{**finite(v), "site": v.site.key} for v in found.verdicts]
+
+
+def _kept(run: Run) -> Matrix | None:
+    """The matrix of an earlier, equal run."""
+    from trimtab.evaluation.readout.matrix import Entry, Matrix, Verdict
+    from trimtab.records import unit_key
+    from trimtab.sites import Site
+
+    kept = run.done.get(unit_key(UNIT))
+    if kept is None:
+        return None
+    rows = [{**e, "site": Site.from_key(e["site"])} for e in kept["entries"]]
+    entries = tuple(Entry(**{k: v for k, v in e.items() if k != "holds"}) for e in rows)
+    verdicts = tuple(
+        Verdict(v["train"], Site.from_key(v["site"]), v["readout"], tuple(v["fails_on"]))
+        for v in kept["verdicts"]
+    )
+    return Matrix(entries, verdicts)
 
 
 def _corpus(text: str) -> tuple[str, Contrast]:

@@ -32,7 +32,15 @@ from trimtab.errors import TrimtabError
 from .output import Output
 from .progress import Progress
 from .runs import Run
-from .settings import ADDING, PRESENTATION, keys_of, load_settings, misspelt_environment, resolved
+from .settings import (
+    ADDING,
+    PRESENTATION,
+    command_line,
+    keys_of,
+    load_settings,
+    misspelt_environment,
+    resolved,
+)
 from .verbs import VERBS, VerbGroup
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -55,6 +63,7 @@ class Desk:
 
     def __init__(self, verb: str, settings: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
         self.verb = verb
+        self.command: str = shared.get("command") or f"trimtab {verb}"
         self.settings = dict(settings)
         self.seed: int = shared["seed"]
         self.runs: list[Run] = []
@@ -105,7 +114,7 @@ def verb(name: str, *, output: str | None = None, runs: bool = False) -> Callabl
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def call(**values: Any) -> int:
-            return _perform(function, name.replace(" ", "-"), values)
+            return _perform(function, name, values)
 
         line = VERBS.get(name, ("", None))[1]
         command = click.command(name.rpartition(" ")[2], short_help=line, epilog=_EPILOG)(call)
@@ -150,8 +159,10 @@ def _perform(function: Callable[..., int | None], name: str, values: dict[str, A
     """Build the desk, call the verb with stdout guarded, and settle the exit code."""
     command = click.get_current_context().command
     settings = resolved(command, values)
+    line = command_line(name, command, values)
     shared = {key: values.pop(key, None) for key in ("as_json", "quiet", "seed", "fresh", "runs_dir")}
-    desk = Desk(name, settings, shared)
+    shared["command"] = line
+    desk = Desk(name.replace(" ", "-"), settings, shared)
     for warning in misspelt_environment(os.environ, keys_of(command)):
         desk.warn(warning)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
@@ -159,7 +170,7 @@ def _perform(function: Callable[..., int | None], name: str, values: dict[str, A
         warnings.showwarning = lambda message, *_, **__: desk.warn(str(message))
         code = function(desk, **values)
     if desk.as_json and not desk.output.spoken:
-        raise RuntimeError(f"the verb '{name}' gave no result; --json promises exactly one line")
+        raise RuntimeError(f"the verb '{desk.verb}' gave no result; --json promises exactly one line")
     if code is None:
         code = PARTIAL if any(r.failed for r in desk.runs) else OK
     return code

@@ -10,6 +10,7 @@ import click
 
 from trimtab.data import LAYOUTS
 from trimtab.errors import InputError, UnknownName
+from trimtab.safe_range import safe_ranges
 
 from .frame import Desk, verb
 from .library import library_option
@@ -136,6 +137,7 @@ def describe(vectors: ConceptVectors) -> dict[str, Any]:
         "sites": [_site(vectors, s) for s in vectors.sites],
         "origin": asdict(vectors.origin),
         "calibration": dict(vectors.calibration),
+        "safe_ranges": safe_ranges(vectors.calibration),
     }
 
 
@@ -175,7 +177,8 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
             left_out = ("read_separation", "source")
             value = ", ".join(f"{k} {v}" for k, v in value.items() if k not in left_out)
         about.add_row(key, Text(str(value)))
-    calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items())
+    tabled = ("safe", "sign", "sweep")  # the ranges have a table; the rest is for machines, under --json
+    calibration = ", ".join(f"{k} {v}" for k, v in vectors.calibration.items() if k not in tabled)
     steering = "" if "layer" in vectors.calibration else "no layer to steer at; run trimtab sweep"
     about.add_row("calibration", Text("\n".join(filter(None, (calibration, steering)))))
     theirs = {s.key: name for s, name in layer_names(vectors).items()}
@@ -191,10 +194,51 @@ def _render(record: dict[str, Any], vectors: ConceptVectors, shown: list[Site], 
         named = [Text(theirs.get(row["site"], ""))] if theirs else []
         sites.add_row(row["site"], str(row["width"]), typical, *told, Text(ratio), *named)
     parts: list[Any] = [Text("\n".join(title)), Text(), about, Text(), sites]
+    parts += [Text(), _safe(record["safe_ranges"], depth)]
     if len(vectors.concepts) > 1:
         for site in shown:
             parts += [Text(), _similarities(vectors, site, depth)]
     return Group(*parts)
+
+
+def _safe(ranges: list[dict[str, Any]], depth: int) -> Any:
+    """The calibrated safe ranges, with the limit that was kept and what it was measured on."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from trimtab.sites import Site
+
+    if not ranges:
+        return Text("safe range: not calibrated; trimtab calibrate measures it")
+    columns = (
+        "safe range of",
+        "where",
+        "operator",
+        "from",
+        "to",
+        "limit",
+        "positions",
+        "prompts",
+        "on model",
+        "",
+    )
+    table = Table(*columns, box=None, pad_edge=False)
+    for r in ranges:
+        site = Site.from_key(r["site"])
+        stream = "" if site.stream == "resid_post" else f" {site.stream}"
+        limit = f"{r['limit']} ≤ {r['value']:g}" if "limit" in r else "?"
+        marks = [
+            word
+            for key, word in (("reached", "not reached"), ("monotone", "not monotone"))
+            if not r.get(key, True)
+        ]
+        model = str(r.get("model", "?")) + (f" at {str(r['revision'])[:8]}" if r.get("revision") else "")
+        table.add_row(
+            Text(r["concept"]), layer_words(site.layer, depth) + stream, r["operator"], f"{r['low']:.3g}",
+            f"{r['high']:+.3g}", limit, str(r.get("positions", "?")), str(r.get("prompts", "?")), Text(model),
+            ", ".join(marks),
+        )  # fmt: skip
+    return table
 
 
 def _similarities(vectors: ConceptVectors, site: Site, depth: int) -> Any:

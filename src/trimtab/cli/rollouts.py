@@ -12,6 +12,7 @@ import click
 from trimtab.errors import InputError, MissingDependency
 from trimtab.records import finite
 
+from . import run_reports
 from .evaluating import continue_option
 from .frame import Desk
 from .models import glance, open_engine, spoken_warnings
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from trimtab.directions import ConceptVectors
+    from trimtab.evaluation.rollouts.page import About
     from trimtab.evaluation.rollouts.summary import Summary
+    from trimtab.sites import ModelInfo
 
 #: Flags of a single generation that a data set has no use for.
 _SINGLE = ("prompt", "messages", "dose", "scale", "plan", "read")
@@ -56,6 +59,7 @@ def rollouts(
     """All replies into a run folder and, with -o, into one JSONL or parquet file; summaries of both kinds."""
     from trimtab.engines.requests import Sampling
     from trimtab.evaluation.rollouts.grid import conditions, parse_scales
+    from trimtab.evaluation.rollouts.page import report
     from trimtab.evaluation.rollouts.questions import load_questions
     from trimtab.evaluation.rollouts.run import grid
     from trimtab.evaluation.rollouts.summary import cut_warning, summarise
@@ -100,14 +104,50 @@ def rollouts(
         desk.warn(warning)
     target = output or folder / "rollouts.jsonl"
     write(rows, target)
+    notes = () if warning is None else (warning,)
+    about = _about(desk, runner.info, model, vectors, placement, flags, notes)
+    figures = {"conditions": finite(by_condition), "items": finite(by_item), "notes": notes}
+    page = run_reports.keep(desk, desk.runs[-1], figures, report(rows, found, by_condition, about))
     record = {
-        "model": model, "engine": engine, "file": str(target), "run": str(folder), "replies": len(rows),
+        "model": model, "engine": engine, "file": str(target), "run": str(folder), "report": page,
+        "replies": len(rows),
         "match_norm": flags["match_norm"],
         "conditions": finite(by_condition), "items": finite(by_item), "warnings": list(said),
     }  # fmt: skip
     desk.print(_table(by_condition))
     desk.note(f"wrote {target}")
     desk.result(record)
+
+
+def _about(
+    desk: Desk,
+    info: ModelInfo,
+    model: str,
+    vectors: Mapping[str, ConceptVectors],
+    placement: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    notes: tuple[str, ...],
+) -> About:
+    """What the report says of the run; safe ranges are those of the norms that the scales multiply."""
+    from trimtab.evaluation.reporting.card import vector_words
+    from trimtab.evaluation.reporting.ship import ship_of
+    from trimtab.evaluation.rollouts.grid import match_norm
+    from trimtab.evaluation.rollouts.page import About
+
+    layers = {n: v.choose_layers(flags["layers"], info.n_layers, flags["stream"]) for n, v in vectors.items()}
+    ships = {}
+    pushed = {} if placement["per_layer"] or not vectors else match_norm(vectors, flags["match_norm"])
+    for name, v in pushed.items():
+        found = ship_of(v, v.concepts[0], run_reports.sites(layers[name], flags["stream"]), "scale")
+        if found is not None:
+            ships[name] = found
+    return About(
+        model, info.revision, desk.command,
+        (("a scale multiplies", f"norms: {flags['match_norm']}"), ("seed", str(desk.seed))),
+        {n: vector_words(n, v.hash) for n, v in vectors.items()},
+        {n: run_reports.where(at, info.n_layers, flags["stream"]) for n, at in layers.items()},
+        {n: run_reports.made_by(v) for n, v in vectors.items()}, ships, notes,
+    )  # fmt: skip
 
 
 def _check(flags: Mapping[str, Any], output: Path | None) -> None:

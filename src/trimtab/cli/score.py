@@ -13,7 +13,6 @@ from .evaluating import settings_of
 from .frame import Desk, verb
 
 if TYPE_CHECKING:
-    from trimtab.evaluation.continuation import warn_of_mixed_limits
     from trimtab.evaluation.rescore import Line
     from trimtab.evaluation.rule_traces import Rate, RuleScore
 
@@ -49,6 +48,7 @@ def score(
     if rules is not None:
         return _judge_rules(desk, Path(run), rules)
     assert score is not None
+    from trimtab.evaluation.continuation import warn_of_mixed_limits
     from trimtab.evaluation.rescore import concepts_of, read_rows, rescore, summary
     from trimtab.evaluation.scorers import open_scorer
     from trimtab.records import json_line

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,28 @@ def resolved(command: click.Command, values: Mapping[str, Any]) -> dict[str, Any
     """The settings in force, as plain YAML values under their keys: a file that `--config` accepts."""
     named = {key: values.get(param.name or "") for key, param in keys_of(command).items()}
     return {key: _plain(value) for key, value in named.items() if value is not None}
+
+
+def command_line(verb: str, command: click.Command, values: Mapping[str, Any]) -> str:
+    """The command that asks for the same again, whatever came from the environment or a config file: arguments, and
+    every flag that differs from its default."""
+    arguments: list[str] = []
+    flags: list[str] = []
+    for key, param in keys_of(command).items():
+        value = values.get(param.name or "")
+        if key in PRESENTATION or value is None:
+            continue
+        if not isinstance(param, click.Option):
+            arguments += map(str, value) if isinstance(value, tuple) else [str(value)]
+        elif param.is_flag:
+            spelled = {True: param.opts, False: param.secondary_opts}[bool(value)]
+            flags += [max(spelled, key=len)] if spelled and value != param.default else []
+        else:
+            many = value if _repeats(param) else (value,)
+            default = param.default
+            if [*many] != ([*default] if isinstance(default, tuple | list) else [default]):
+                flags += [part for v in many for part in (max(param.opts, key=len), str(v))]
+    return shlex.join(["trimtab", *verb.split(), *arguments, *flags])
 
 
 def _repeats(param: click.Parameter) -> bool:

@@ -15,6 +15,7 @@ import click
 from trimtab.errors import InputError
 from trimtab.extraction import DEFAULT
 
+from . import run_reports
 from . import sweep_output as said_of
 from .evaluating import (
     choose_score,
@@ -104,13 +105,14 @@ def sweep(
         with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
             found, names = ask.swept(runner, files, baseline, choosing, reporting, run)
             figures = said_of.figures(found, files, excluded, names)
-            run.metrics(figures)
-            report = run.folder / "report.html"
-            page = said_of.report(found, model, names, choosing, reporting, excluded, files)
-            report.write_text(page, encoding="utf-8")
+            facts = [("model", model), ("items that chose", str(len(choosing))),
+                     ("items reported on", str(len(reporting))),
+                     *((f"left out {k}", v) for k, v in excluded.items())]  # fmt: skip
+            made = said_of.report(found, desk, runner.info, model, files, names, facts)
+            report = run_reports.keep(desk, run, figures, made)
             target = ask.write(files, found, run.folder)
     record = {
-        "model": model, "engine": engine, "run": str(run.folder), "report": str(report),
+        "model": model, "engine": engine, "run": str(run.folder), "report": report,
         "file": None if target is None else str(target), **said_of.short(figures), "warnings": list(said),
         "wall_s": time.monotonic() - started,
     }  # fmt: skip

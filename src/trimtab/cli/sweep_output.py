@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import run_reports
+
 if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
-    from trimtab.evaluation.items import Item
+    from trimtab.evaluation.reporting.folder import Report
     from trimtab.evaluation.sweep import Sweep
+    from trimtab.sites import ModelInfo
+
+    from .frame import Desk
 
 
 def figures(
@@ -26,6 +31,7 @@ def figures(
         "excluded": excluded,
         "curves": [c.to_json() for c in found.curves],
         "final": [c.to_json() for c in found.final],
+        "examples": found.examples,
         "prefix": {c: vars(e) for c, e in found.prefixes.items()},
         "steered_less_prefix": {c: vars(e) for c, e in found.against_prefix.items()},
         "mean_difference": {c: vars(e) for c, e in found.means.items()},
@@ -68,68 +74,69 @@ def _without(study: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def report(
     found: Sweep,
+    desk: Desk,
+    info: ModelInfo,
     model: str,
-    names: dict[str, str],
-    choosing: Sequence[Item],
-    reporting: Sequence[Item],
-    excluded: dict[str, str],
     files: dict[str, ConceptVectors],
-) -> str:
-    """The page of a run."""
-    from trimtab.evaluation.sweep_page import page
+    names: dict[str, str],
+    facts: Sequence[tuple[str, str]],
+) -> Report:
+    """The page, the tables and the card."""
+    from trimtab.evaluation.reporting.card import vector_words
+    from trimtab.evaluation.reporting.ship import ship_of
+    from trimtab.evaluation.sweep_page import About, report
 
-    about = [
-        ("model", model),
-        ("items that chose", str(len(choosing))),
-        ("items reported on", str(len(reporting))),
-    ]
-    about += [(f"left out {k}", v) for k, v in excluded.items()]
-    return page(found, f"Sweep of {model}", about, names["score"], names["fluency"], files)
+    cell = found.choice.cell
+    vectors = files[cell.method]
+    ships = {c: s for c in vectors.concepts if (s := ship_of(vectors, c, cell.sites)) is not None}
+    about = About(
+        model, names["score"], names["fluency"], tuple(facts), info.revision, desk.command, ships,
+        {c: vector_words(c, vectors.hash) for c in vectors.concepts},
+        run_reports.where(cell.layers, info.n_layers, cell.stream), files,
+    )  # fmt: skip
+    return report(found, about)
 
 
 def table_of(found: Sweep, files: dict[str, ConceptVectors]) -> Any:
-    """The chosen cell: one row per concept, on the reporting items where there are some. The dose stands as a scale
-    too, beside the largest one by the rule of thumb."""
+    """The chosen cell, one row per concept, on the reporting items where there are some: what it does, and under it
+    what the dose is as a scale, beside the largest one by the rule of thumb, and what becomes of the replies."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from trimtab.evaluation.strengths import strengths
 
     final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
-    columns = (
-        "concept",
-        "dose",
-        "scale",
-        "300/‖v‖",
-        "plain",
-        "steered",
-        "95 %",
-        "random 95 %",
-        "prefix",
-        *(["mean diff"] if found.means else []),
-        "slope",
-        "p",
-        "coherent",
-        "n",
-    )
     title = f"{found.choice.cell.name}, on {'other items' if found.final else 'the items that chose it'}"
-    table = Table(*columns, box=None, pad_edge=False, title=title)
+    did = Table("concept", "dose", "plain", "steered", "95 %", "random 95 %", "prefix",
+                *(["mean diff"] if found.means else []), "slope", "p", "n",
+                box=None, pad_edge=False, title=title)  # fmt: skip
+    costs = Table("concept", "scale", "300/‖v‖", "coherent", "tokens", "cut", box=None, pad_edge=False)
     own = {s.concept: s for s in strengths((c for c in found.curves if c.cell == found.choice.cell), files)}
     for curve in final:
         dose, size = found.choice.doses[curve.concept], own[curve.concept]
         row = next(r for r in curve.rows() if r.dose == dose)
+        point = next(p for p in curve.points if p.dose == dose)
         study, null, told = curve.study(), curve.band(dose), found.prefixes.get(curve.concept)
         low, high = study.coherence_range
         other = found.means.get(curve.concept)
         mean = ["" if other is None else f"{other.mean:.3f}"] if found.means else []
-        table.add_row(
-            Text(curve.concept), f"{dose:+.3g}", f"{size.scale:.3g}", f"{size.rule_scale:.3g}",
-            f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
+        did.add_row(
+            Text(curve.concept), f"{dose:+.3g}", f"{curve.plain.items.mean():.3f}", f"{row.score:.3f}",
             f"[{row.low:.3f}, {row.high:.3f}]", "" if null is None else f"{null:.3f}",
             "" if told is None else f"{told.mean:.3f}", *mean, f"{study.slope.mean:+.3f}", f"{study.p_items:.2g}",
-            f"{low:g} to {high:g}", str(row.n),
+            str(row.n),
         )  # fmt: skip
-    return table
+        costs.add_row(
+            Text(curve.concept), *("–" if s != s else f"{s:.3g}" for s in (size.scale, size.rule_scale)),
+            f"{low:g} to {high:g}", *_length(point.length, point.cut),
+        )  # fmt: skip
+    return Group(did, "", costs)
+
+
+def _length(length: float, cut: float) -> tuple[str, str]:
+    """Mean reply length and share cut at the limit; nothing is written for a score over continuations."""
+    return ("–", "–") if length != length else (f"{length:.1f}", f"{cut:.0%}")
 
 
 def warnings_of(found: Sweep) -> list[str]:

@@ -13,6 +13,7 @@ from trimtab.demo.commands import next_commands
 from trimtab.demo.results import DemoResult
 from trimtab.demo.sections import honesty, how, numbers
 from trimtab.evaluation.coherence import coherent
+from trimtab.pages import drawing
 from trimtab.pages.document import document
 from trimtab.pages.drawing import short, signed
 from trimtab.strips.page import SCALE, box, controls, hundredths, radios, script, story, style
@@ -169,11 +170,7 @@ def legend() -> str:
         (plain("persona"), "persona prompt, no steering"),
         (plain("limit"), "below this line coherence fell by more than .05"),
     )
-    rows = "".join(
-        f'<div><svg class="chart mark" width="34" height="18" aria-hidden="true">{mark}</svg>{words}</div>'
-        for mark, words in marks
-    )
-    return f'<div class="legend">{rows}</div>'
+    return drawing.legend(marks)
 
 
 def _curves(result: DemoResult) -> str:

@@ -6,12 +6,14 @@ in every model and at every layer. A dose is a share of the typical norm there, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab.directions import ConceptVectors
 from trimtab.evaluation.cells import Cell
+from trimtab.evaluation.conditions import UNION
 from trimtab.evaluation.curves import Curve
 from trimtab.sites import Site
 
@@ -21,8 +23,9 @@ LONGEST = 300.0
 
 @dataclass(frozen=True)
 class Strength:
-    """The best coherent `dose` of one concept in one cell. Norms, and so scales, are those of the cell's middle layer;
-    `separation` is the file's own there, in stds of neutral reply tokens, where the extraction measured it."""
+    """The best coherent `dose` of one concept in one cell. Norms, and so scales, are those of the cell's middle layer,
+    and nan for a union of streams, each of which has its own; `separation` is the file's own there, in stds of neutral
+    reply tokens, where the extraction measured it."""
 
     cell: Cell
     concept: str
@@ -58,6 +61,9 @@ def strengths(curves: Iterable[Curve], files: Mapping[str, ConceptVectors]) -> l
     """One per curve, in their order; `files` maps each method to its vectors."""
     found = []
     for curve in curves:
+        if UNION in curve.cell.stream:
+            found.append(Strength(curve.cell, curve.concept, curve.best.dose, math.nan, math.nan))
+            continue
         vectors, site = files[curve.cell.method], Site(curve.cell.middle, curve.cell.stream)
         separations = vectors.origin.parameters.get("read_separation", {})
         found.append(

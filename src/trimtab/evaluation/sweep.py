@@ -20,8 +20,10 @@ from trimtab.errors import InputError
 from trimtab.evaluation.cells import Cell, conditions_of
 from trimtab.evaluation.conditions import PLAIN, RANDOMS, Condition, prefix
 from trimtab.evaluation.curves import Curve, curves
+from trimtab.evaluation.examples import examples
 from trimtab.evaluation.fluency import Fluency
 from trimtab.evaluation.items import Item
+from trimtab.evaluation.reporting.triplets import Triplet
 from trimtab.evaluation.samples import Ledger, Record, by_condition, item_scores, measure
 from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference, sign_flip
@@ -221,7 +223,8 @@ def neighbours(cell: Cell, candidates: Sequence[Cell]) -> list[Cell]:
 class Sweep:
     """`curves` of every cell on the choosing items; `final` of the chosen cell on the reporting items, with `prefixes`
     and `means` (concept → what the prompt and the mean difference give there) and the paired difference of steering
-    from both, or none where all items chose. `tried` counts cells × concepts × doses."""
+    from both, or none where all items chose. `tried` counts cells × concepts × doses; `examples` are reporting items of
+    each concept, chosen by rule."""
 
     curves: tuple[Curve, ...]
     choice: Choice
@@ -231,6 +234,7 @@ class Sweep:
     tried: int
     means: Mapping[str, Estimate] = field(default_factory=dict)
     against_means: Mapping[str, Estimate] = field(default_factory=dict)
+    examples: Mapping[str, tuple[Triplet, ...]] = field(default_factory=dict)
 
 
 def sweep(
@@ -265,8 +269,8 @@ def sweep(
     tried = sum(sum(p.dose != 0 for p in c.points) for c in found)
     if not reporting:
         return Sweep(tuple(found), choice, (), {}, {}, tried)
-    final, told, means = _report(bench, choice, found, reporting, words or {})
-    return Sweep(tuple(found), choice, tuple(final), *told, tried, *means)
+    final, told, means, shown = _report(bench, choice, found, reporting, words or {})
+    return Sweep(tuple(found), choice, tuple(final), *told, tried, *means, shown)
 
 
 def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
@@ -276,8 +280,8 @@ def _merged(found: list[Curve], extra: Sequence[Curve]) -> list[Curve]:
 
 def _report(
     bench: Bench, choice: Choice, found: Sequence[Curve], items: Sequence[Item], words: Mapping[str, str]
-) -> tuple[list[Curve], Beside, Beside]:
-    """The chosen cell, the prompt baseline and the mean differences on items that chose nothing."""
+) -> tuple[list[Curve], Beside, Beside, dict[str, tuple[Triplet, ...]]]:
+    """The chosen cell, the prompt baseline, the mean differences and examples on items that chose nothing."""
     doses = sorted({p.dose for c in found if c.cell == choice.cell for p in c.points})
     sizes = sorted({abs(d) for d in doses if d})
     told, means = {c: prefix(c, words.get(c)) for c in bench.concepts}, bench.mean_differences(choice)
@@ -293,4 +297,5 @@ def _report(
             {c: paired_difference(best[c].items, s, seed=bench.seed) for c, s in scores.items()},
         )
 
-    return final, beside(told), beside(means)
+    shown = {c.concept: examples(c, best[c.concept], rows, items) for c in final}
+    return final, beside(told), beside(means), shown

@@ -1,77 +1,113 @@
-"""A sweep as one self-contained page: heatmaps of cell by dose, the chosen cell's curves, and every number."""
+"""A sweep as a page that is kept: heatmaps of cell by dose, the chosen cell's curves, examples, and every number; its
+tables, and its block for a model card."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from trimtab.directions import ConceptVectors
 from trimtab.evaluation.cells import Cell
-from trimtab.evaluation.curves import Curve
-from trimtab.evaluation.strengths import strengths
+from trimtab.evaluation.curves import Curve, Point
+from trimtab.evaluation.reporting import card, folder, parts
+from trimtab.evaluation.reporting.charts import Mark, Square, dose_curve, heat, item_slopes
+from trimtab.evaluation.reporting.paper import Column, Paper
+from trimtab.evaluation.reporting.ship import Ship
+from trimtab.evaluation.statistics import Estimate
+from trimtab.evaluation.strengths import Strength, strengths
 from trimtab.evaluation.sweep import Sweep
-from trimtab.pages.document import document, table
-from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
-
-#: Height of a heatmap's row, room for the names of cells, for a dose above a column and for a figure in a square.
-ROW, NAMES, LABEL, FIGURE = 24, 118, 32, 22
-#: So many warnings stand in the open; more are folded.
-OPEN_WARNINGS = 3
-
-STYLE = """
-.chart .heat { fill: var(--warm-fill); } .chart .heat.less { fill: var(--cool-fill); }
-.chart .heat-text { font-size: 10px; fill: var(--ink); } .chart .salad { stroke: var(--null); stroke-width: 1.5; }
-.chart .chosen { fill: none; stroke: var(--ink); stroke-width: 2; }
-.chart text.bold { font-weight: 700; fill: var(--ink); }
-.chart .ship { fill: var(--cool-fill); opacity: .12; }
-.chart .told { stroke: var(--cool); stroke-dasharray: 6 4; stroke-width: 1.5; }
-"""
+from trimtab.pages.drawing import signed
 
 
-def page(
-    found: Sweep,
-    title: str,
-    about: Sequence[tuple[str, str]],
-    score: str,
-    fluency: str,
-    files: Mapping[str, ConceptVectors],
-) -> str:
-    """The whole page; `about` are facts (name, value) of the run, `files` the vectors of each method."""
-    facts = "".join(f"<li>{html.escape(k)}: <b>{html.escape(v)}</b></li>" for k, v in about)
+@dataclass(frozen=True)
+class About:
+    """What was swept: `facts` (name, words) for the top; `ships` are the calibrated ranges of the chosen cell, by
+    concept; `vectors` and `where` name it in the card; the command line repeats it. `files` (method → its vectors) are
+    what doses are turned into scales with."""
+
+    model: str
+    score: str
+    fluency: str
+    facts: tuple[tuple[str, str], ...] = ()
+    revision: str | None = None
+    command: str = "trimtab sweep"
+    ships: Mapping[str, Ship] = field(default_factory=dict)
+    vectors: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
+    files: Mapping[str, ConceptVectors] = field(default_factory=dict)
+
+
+def report(found: Sweep, about: About) -> folder.Report:
+    """The page, the tables and the card."""
+    final = found.final or tuple(c for c in found.curves if c.cell == found.choice.cell)
+    chosen, tried = (
+        chosen_table(found, final, about),
+        numbers("cells", "Every cell at every dose", found.curves),
+    )
+    papers = [chosen, tried]
+    if found.final:
+        papers.append(
+            numbers("curves", "The chosen cell at every dose, on items that chose nothing", found.final)
+        )
+    if about.files:
+        papers.append(strengths_table(found, strengths(found.curves, about.files)))
+    block = card.markdown([_card(c, found, about) for c in final], about.command)
     concepts = list(dict.fromkeys(c.concept for c in found.curves))
-    maps = "".join(
-        f"<figure><figcaption><h3>{html.escape(c)}</h3></figcaption>"
-        f"{heatmap([k for k in found.curves if k.concept == c], found.choice.cell)}</figure>"
-        for c in concepts
+    maps = [
+        parts.figure(k, heatmap([c for c in found.curves if c.concept == k], found.choice.cell))
+        for k in concepts
+    ]
+    body = parts.section("The chosen cell", "", chosen.html() + _warnings(found))
+    body += parts.section("Where and how much", MAPS.format(score=about.score), parts.charts(maps))
+    body += _final(found, final, about)
+    for c in final:
+        inside = parts.triplets(found.examples.get(c.concept, ()), about.score)
+        body += parts.section(f"Examples: {c.concept}", "", inside) if inside else ""
+    body += parts.section("Every number", "", parts.tables(papers[1:])) + parts.card(block)
+    facts = (*about.facts, ("cells × concepts × doses tried", str(found.tried)), ("command", about.command))
+    page = parts.page("trimtab sweep", f"Sweep of {about.model}", f"{found.choice.reason}.", facts, body)
+    return folder.Report(page, tuple(papers), block)
+
+
+MAPS = (
+    "Each square is what a dose adds to the score ({score}) against the plain model: warm is more, cool is less. A "
+    "dashed frame means that the text is no longer coherent; the thick frame is the best coherent dose of the "
+    "chosen cell."
+)
+FINAL = "Mean score over doses, beside everything it must be compared with."
+OPTIMISTIC = "Every item took part in the choice: the figures are optimistic."
+
+
+def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
+    ships = {c.concept: about.ships.get(c.concept) or _coherent(c) for c in final}
+    figures = []
+    for c in final:
+        ship = ships[c.concept]
+        figures.append(
+            parts.figure(c.concept, chart(c, found, ship), f"Shaded: {ship.said}." if ship else "")
+        )
+        if sum(p.finite for p in c.points) > 1:
+            s = c.study()
+            words = f"{s.against:.0%} of {len(s.slopes)} items go the other way; mean {_est(s.slope)}"
+            drawing = item_slopes(f"{c.concept}: slope of every item", s.slopes)
+            figures.append(parts.figure(f"{c.concept}: each item's own slope", drawing, words))
+    null = (
+        "grey: random directions of the same length, lowest to 95 % quantile"
+        if any(c.null for c in final)
+        else ""
     )
-    lines = "".join(
-        f"<figure><figcaption><h3>{html.escape(c.concept)}</h3></figcaption>{chart(c, found)}</figure>"
-        for c in found.final
-    )
-    final = (
-        f"<section><h2>The chosen cell, on items that chose nothing</h2>"
-        f"<p>Line: mean score with its 95 % interval over items; grey: random directions of the same length (lowest to "
-        f"95 % quantile); dashed: words in front of the prompt; shaded: doses at which the text stays coherent.</p>"
-        f'<div class="charts">{lines}</div>{_numbers(found.final, score, fluency)}</section>'
-        if found.final
-        else '<p class="warn">Every item took part in the choice: the figures above are optimistic.</p>'
-    )
-    body = f"""<header class="top"><p class="eyebrow">trimtab sweep</p><h1>{html.escape(title)}</h1>
-<p class="lede">{html.escape(found.choice.reason)}.</p><ul class="plain">{facts}<li>cells × concepts × doses tried:
-<b>{found.tried}</b></li></ul></header><main>
-<section><h2>Where and how much</h2><p>Each square is what a dose adds to the score ({html.escape(score)}) against the
-plain model: warm is more, cool is less. A dashed frame means that the text is no longer coherent; the thick frame is
-the best coherent dose of the chosen cell.</p><div class="charts">{maps}</div>
-{_numbers(found.curves, score, fluency)}{_norms(found, files)}</section>{final}</main>"""
-    return document(title, body, style=STYLE)
+    told = "words in front of the prompt instead of a vector" if found.prefixes else ""
+    legend = parts.curve_legend(null, told, parts.shaded_words(list(ships.values())))
+    title = "The chosen cell, on items that chose nothing" if found.final else "The chosen cell"
+    return parts.section(title, FINAL if found.final else OPTIMISTIC, parts.charts(figures, legend))
 
 
 def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:
     """One concept: cells down, doses across."""
     doses = sorted({p.dose for c in curves for p in c.points})
-    step = (WIDTH - NAMES - RIGHT) / len(doses)
     gains = {
         (i, p.dose): float(p.items.mean() - c.plain.items.mean())
         for i, c in enumerate(curves)
@@ -79,131 +115,198 @@ def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:
         if p.finite
     }
     top = max((abs(v) for v in gains.values()), default=0.0) or 1.0
-    shared = [d for d in doses if all(d in {p.dose for p in c.points} for c in curves)]
-    parts = [text(x, 14, signed(d), "tick") for x, d in _labelled(doses, shared, step)]
+    shared = [j for j, d in enumerate(doses) if all(d in {p.dose for p in c.points} for c in curves)]
+    rows = []
     for i, curve in enumerate(curves):
-        y = 20 + i * ROW
-        name = curve.cell.name
-        parts.append(text(NAMES - 6, y + 16, name[-20:], "bold" if curve.cell == chosen else "tick", "end"))
-        for p in curve.points:
-            x = NAMES + doses.index(p.dose) * step
-            gain = gains.get((i, p.dose))
-            parts += _square(x, y, step, gain, top, p.good)
-            if curve.cell == chosen and p is curve.best:
-                parts.append(
-                    f'<rect class="chosen" x="{x + 1:.1f}" y="{y + 1}" width="{step - 2:.1f}" height="{ROW - 2}"/>'
-                )
+        mine = curve.cell == chosen
+        at = {p.dose: _square(gains.get((i, p.dose)), top, p, mine and p is curve.best) for p in curve.points}
+        rows.append((curve.cell.name, mine, [at.get(d) for d in doses]))
     label = f"{curves[0].concept}: gain of every cell at every dose, at most {top:.2g}"
-    return svg(24 + len(curves) * ROW, label, parts)
+    return heat(label, rows, [signed(d) for d in doses], shared)
 
 
-def _labelled(doses: Sequence[float], first: Sequence[float], step: float) -> list[tuple[float, float]]:
-    """(x, dose) of the labels that fit beside each other; those of `first` are placed before the others."""
-    placed: list[tuple[float, float]] = []
-    for d in [*first, *(d for d in doses if d not in first)]:
-        x = NAMES + (doses.index(d) + 0.5) * step
-        if all(abs(x - other) >= LABEL for other, _ in placed):
-            placed.append((x, d))
-    return sorted(placed)
+def _square(gain: float | None, top: float, p: Point, chosen: bool) -> Square:
+    tip = "" if gain is None else f"{gain:+.3g}{'' if p.good else ', not coherent'}"
+    return Square(gain, 0.0 if gain is None else gain / top, tip, p.good, chosen)
 
 
-def _square(x: float, y: float, step: float, gain: float | None, top: float, good: bool) -> list[str]:
-    frame = f'x="{x + 1:.1f}" y="{y + 1}" width="{step - 2:.1f}" height="{ROW - 2}"'
-    if gain is None:
-        return [text(x + step / 2, y + 16, "n/a", "tick")]
-    kind = "heat" if gain >= 0 else "heat less"
-    salad = "" if good else ' stroke-dasharray="3 2"'
-    kind += "" if good else " salad"
-    square = (
-        f'<rect class="{kind}" {frame} fill-opacity="{0.06 + 0.9 * abs(gain) / top:.2f}"{salad}>'
-        f"<title>{gain:+.3g}{'' if good else ', not coherent'}</title></rect>"
-    )
-    return [square, text(x + step / 2, y + 16, short(gain), "heat-text")] if step >= FIGURE else [square]
-
-
-def chart(curve: Curve, found: Sweep) -> str:
-    """Score over doses of one concept, with its null band and the prompt baseline."""
-    rows = curve.rows()
-    told = found.prefixes.get(curve.concept)
-    null = {s: (min(v), max(curve.band(s) or min(v), min(v))) for s, v in curve.null.items() if v}
-    values = [v for r in rows for v in (r.low, r.high, r.score) if np.isfinite(v)]
-    values += [v for pair in null.values() for v in pair] + ([told.mean] if told else [])
-    pad = 0.05 * ((max(values) - min(values)) or 1.0)
-    x = Axis(min(r.dose for r in rows), max(r.dose for r in rows), LEFT + 8, WIDTH - RIGHT - 6)
-    y = Axis(min(values) - pad, max(values) + pad, 190, 12)
-    parts = []
-    low, high = curve.study().coherence_range
-    if np.isfinite(low) and high > low:
-        parts.append(f'<rect class="ship" x="{x(low)}" y="12" width="{x(high) - x(low):.1f}" height="178"/>')
-    parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="12" y2="190"/>')
+def chart(curve: Curve, found: Sweep, ship: Ship | None) -> str:
+    """Score over doses of one concept, with its null band, the prompt baseline and the shaded range."""
+    points = {p.dose: p for p in curve.points}
+    marks = [
+        Mark(
+            r.dose, r.score, r.low, r.high, points[r.dose].good,
+            f"dose {signed(r.dose)}: {r.score:.3g} [{r.low:.3g}, {r.high:.3g}], fluency {r.coherence:.3g}, n = {r.n}",
+        )
+        for r in curve.rows()
+    ]  # fmt: skip
+    ends = {s: (min(v), max(curve.band(s) or min(v), min(v))) for s, v in curve.null.items() if v}
     plain = float(curve.plain.items.mean())
-    nulls = [(r.dose, *(null.get(abs(r.dose), (plain, plain)) if r.dose else (plain, plain))) for r in rows]
-    parts.append(band(x, y, nulls, "null"))
-    parts.append(band(x, y, [(r.dose, r.low, r.high) for r in rows if np.isfinite(r.low)], "band"))
-    parts.append(line([(x(r.dose), y(r.score)) for r in rows], "curve"))
-    if told:
-        parts.append(
-            f'<line class="told" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(told.mean)}" y2="{y(told.mean)}"/>'
-        )
-    good = {p.dose: p.good for p in curve.points}
-    for r in rows:
-        tip = f"dose {signed(r.dose)}: {r.score:.3g} [{r.low:.3g}, {r.high:.3g}], fluency {r.coherence:.3g}, n = {r.n}"
-        kind = "dot" if good[r.dose] else "dot hollow"
-        parts.append(
-            f'<circle class="{kind}" cx="{x(r.dose)}" cy="{y(r.score)}" r="4"><title>{tip}</title></circle>'
-        )
-    ticks = [min(r.dose for r in rows), 0.0, max(r.dose for r in rows)]
-    parts += [text(x(d), 208, signed(round(d, 3)), "tick") for d in dict.fromkeys(ticks)]
-    parts += [text(LEFT, y(v) + 4, short(v), "tick", "end") for v in (min(values), max(values))]
-    return svg(216, f"{curve.concept}: score over doses", parts)
+    null = [(m.dose, *ends[abs(m.dose)]) for m in marks if abs(m.dose) in ends]
+    null += [(0.0, plain, plain)] if null else []
+    told = found.prefixes.get(curve.concept)
+    prompts = [] if told is None else [("words in front of the prompt", told.mean)]
+    return dose_curve(f"{curve.concept}: score over doses", marks, null, prompts, ship)
 
 
-HEAD = (
-    "cell, concept", "dose", "score", "95 % interval", "random 95 %", "fluency", "coherent", "tokens", "cut", "n",
-)  # fmt: skip
+def _coherent(curve: Curve) -> Ship | None:
+    if sum(p.finite for p in curve.points) < 2:
+        return None
+    low, high = curve.study().coherence_range
+    return Ship(low, high, "coherent in this run", calibrated=False) if np.isfinite(low) else None
 
 
-def _numbers(curves: Sequence[Curve], score: str, fluency: str) -> str:
-    rows: list[tuple[str, Sequence[str]]] = []
-    for curve in curves:
-        for r, p in zip(curve.rows(), (p for p in curve.points if p.finite), strict=True):
-            null = curve.band(p.dose)
-            cells = (
-                html.escape(f"{curve.cell.name}, {curve.concept}"), signed(p.dose), f"{r.score:.3f}",
-                f"[{r.low:.3f}, {r.high:.3f}]", "" if null is None else f"{null:.3f}", f"{p.fluency:.3f}",
-                "yes" if p.good else "no", "" if np.isnan(p.length) else f"{p.length:.1f}",
-                "" if np.isnan(p.cut) else f"{p.cut:.0%}", str(r.n),
-            )  # fmt: skip
-            rows.append(("bestrow" if p is curve.best and p.dose else "" if p.good else "dim", cells))
-    notes = [
-        f'<p class="warn">{html.escape(f"{c.cell.name}, {c.concept}: {w}")}</p>'
-        for c in curves
-        for w in c.warnings
-    ]
-    warned = "".join(notes)
-    if len(notes) > OPEN_WARNINGS:
-        warned = f"<details><summary>{len(notes)} warnings</summary>{warned}</details>"
-    inside = table(HEAD, rows, f"score: {html.escape(score)}; fluency: {html.escape(fluency)}")
-    return f"<details><summary>every number</summary>{inside}</details>{warned}"
+# --- tables
 
 
-NORMS = (
-    "cell, concept", "separability", "typical norm", "raw norm", "best dose", "as a scale", "300 / ‖v‖", "as a dose",
-)  # fmt: skip
+MEANS = (
+    Column("mean_difference", "mean difference", ".3f", "estimate"),
+    Column("against_mean_difference", "less mean difference", "+.3f", "estimate"),
+)
 
 
-def _norms(found: Sweep, files: Mapping[str, ConceptVectors]) -> str:
-    """Norms of every cell, and its best coherent dose beside what the rule of thumb allows."""
-    rows: list[tuple[str, Sequence[str]]] = []
-    for s in strengths(found.curves, files):
-        cells = (
-            html.escape(f"{s.cell.name}, {s.concept}"), "" if s.separation is None else f"{s.separation:+.2f}",
-            f"{s.typical_norm:.4g}", f"{s.raw_norm:.4g}", signed(s.dose), f"{s.scale:.3g}", f"{s.rule_scale:.3g}",
-            f"{s.rule_dose:.3g}",
-        )  # fmt: skip
-        rows.append(("bestrow" if s.cell == found.choice.cell else "", cells))
-    caption = (
-        "Norms at each cell's middle layer. The rule of thumb allows a scale of 300 / ‖v‖, a displacement of 300 in "
-        "units of the residual stream, whatever the model; a dose is a share of the typical norm."
+def chosen_table(found: Sweep, final: Sequence[Curve], about: About) -> Paper:
+    """One row per concept: the chosen cell at the dose that the choosing items gave."""
+    columns = (
+        Column("concept", "concept", kind="text"), Column("cell", "cell", kind="text"), Column("dose", "dose", "+.3g"),
+        Column("plain", "plain", ".3f"), Column("score", about.score, ".3f", "estimate"),
+        Column("null_q95", "random 95 %", ".3f"), Column("prefix", "prompt", ".3f", "estimate"),
+        Column("against_prefix", "less prompt", "+.3f", "estimate"), *(MEANS if found.means else ()),
+        Column("slope", "slope per item", "+.3f", "estimate"), Column("p", "p", ".2g"),
+        Column("anti_steered", "anti-steered", ".0%"), Column("coherent", "coherent", ".3g", "range"),
+        Column("safe", "calibrated safe", ".3g", "range"), Column("fluency", "fluency", ".3f"),
+        Column("length", "tokens", ".1f"), Column("cut", "cut", ".0%"), Column("n", "n"),
+    )  # fmt: skip
+    rows = tuple(_chosen(c, found, about.ships.get(c.concept)) for c in final)
+    where = "on items that chose nothing" if found.final else "on the items that chose it (optimistic)"
+    notes = (
+        f"{where.capitalize()}; score: {about.score}, fluency: {about.fluency}. {found.tried} cells × concepts × doses "
+        "were tried. Intervals are 95 % BCa over items; random: the 95 % quantile of directions of the same size.",
     )
-    return f"<details><summary>norms, and the rule of thumb</summary>{table(NORMS, rows, caption)}</details>"
+    return Paper("chosen", f"{found.choice.cell.name}, {where}", columns, rows, notes)
+
+
+def _chosen(curve: Curve, found: Sweep, ship: Ship | None) -> dict[str, Any]:
+    dose = found.choice.doses[curve.concept]
+    point = next(p for p in curve.points if p.dose == dose)
+    row = {"concept": curve.concept, "cell": curve.cell.name, "dose": dose, "n": len(point.items)}
+    if not (point.finite and curve.plain.finite):
+        return row
+    row |= _point(curve, point) | {
+        "plain": float(curve.plain.items.mean()),
+        "prefix": found.prefixes.get(curve.concept),
+        "against_prefix": found.against_prefix.get(curve.concept),
+        "safe": None if ship is None else (ship.low, ship.high),
+    }
+    if found.means:
+        row["mean_difference"] = found.means.get(curve.concept)
+        row["against_mean_difference"] = found.against_means.get(curve.concept)
+    if sum(p.finite for p in curve.points) < 2:
+        return row
+    s = curve.study()
+    return row | {"slope": s.slope, "p": s.p_items, "anti_steered": s.against, "coherent": s.coherence_range}
+
+
+def _point(curve: Curve, p: Point) -> dict[str, Any]:
+    """One finite dose, as `Curve.to_json` has it."""
+    r = next(r for r in curve.rows() if r.dose == p.dose)
+    return {
+        "score": Estimate(r.score, r.low, r.high, r.n), "null_q95": curve.band(p.dose), "fluency": p.fluency,
+        "length": p.length, "cut": p.cut, "n": r.n,
+    }  # fmt: skip
+
+
+def numbers(name: str, title: str, curves: Sequence[Curve]) -> Paper:
+    """Every cell and concept at every dose."""
+    columns = (
+        Column("cell", "cell", kind="text"), Column("concept", "concept", kind="text"), Column("dose", "dose", "+.3g"),
+        Column("score", "score", ".3f", "estimate"), Column("null_q95", "random 95 %", ".3f"),
+        Column("fluency", "fluency", ".3f"), Column("coherent", "coherent", kind="text"),
+        Column("length", "tokens", ".1f"), Column("cut", "cut", ".0%"), Column("n", "n"),
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    best, dim = set(), set()
+    for curve in curves:
+        made = {r.dose: r for r in curve.rows()}
+        for p in (p for p in curve.points if p.finite):
+            r = made[p.dose]
+            (best if p is curve.best and p.dose else dim if not p.good else set()).add(len(rows))
+            rows.append({
+                "cell": curve.cell.name, "concept": curve.concept, "dose": p.dose,
+                "score": Estimate(r.score, r.low, r.high, r.n), "null_q95": curve.band(p.dose), "fluency": p.fluency,
+                "coherent": "yes" if p.good else "no", "length": p.length, "cut": p.cut, "n": r.n,
+            })  # fmt: skip
+    return Paper(name, title, columns, tuple(rows), best=frozenset(best), dim=frozenset(dim))
+
+
+def strengths_table(found: Sweep, sizes: Sequence[Strength]) -> Paper:
+    """Norms of every cell, and its best coherent dose beside what the rule of thumb allows."""
+    columns = (
+        Column("cell", "cell", kind="text"), Column("concept", "concept", kind="text"),
+        Column("separability", "separability", "+.2f"), Column("typical_norm", "typical norm", ".4g"),
+        Column("raw_norm", "raw norm", ".4g"), Column("dose", "best dose", "+.3g"),
+        Column("scale", "as a scale", ".3g"), Column("rule_300_scale", "300 / ‖v‖", ".3g"),
+        Column("rule_300_dose", "as a dose", ".3g"),
+    )  # fmt: skip
+    rows = tuple(
+        {"cell": s.cell.name, "concept": s.concept, "separability": s.separation, "typical_norm": s.typical_norm,
+         "raw_norm": s.raw_norm, "dose": s.dose, "scale": s.scale, "rule_300_scale": s.rule_scale,
+         "rule_300_dose": s.rule_dose}
+        for s in sizes
+    )  # fmt: skip
+    notes = (
+        "Norms at each cell's middle layer. The rule of thumb allows a scale of 300 / ‖v‖, a displacement of 300 in "
+        "units of the residual stream, whatever the model; a dose is a share of the typical norm.",
+    )
+    best = frozenset(i for i, s in enumerate(sizes) if s.cell == found.choice.cell)
+    return Paper("strengths", "Norms, and the rule of thumb", columns, rows, notes, best)
+
+
+def _warnings(found: Sweep) -> str:
+    said = [f"{c.cell.name}, {c.concept}: {w}" for c in found.final for w in c.warnings]
+    said += [
+        f"{c.cell.name}, {c.concept}, on the items that chose: {w}" for c in found.curves for w in c.warnings
+    ]
+    optimistic = "" if found.final else parts.warnings([OPTIMISTIC])
+    return optimistic + parts.warnings(said)
+
+
+def _card(curve: Curve, found: Sweep, about: About) -> card.Card:
+    row = _chosen(curve, found, about.ships.get(curve.concept))
+    ship, dose = about.ships.get(curve.concept), row["dose"]
+    beyond = (
+        "; beyond the calibrated safe range" if ship is not None and not ship.low <= dose <= ship.high else ""
+    )
+    facts = [
+        ("Vector", about.vectors.get(curve.concept, curve.concept)),
+        ("Model", card.model_words(about.model, about.revision)), ("Method", curve.cell.method),
+        ("Layer", about.where or curve.cell.name), ("Dose", f"{signed(dose)}, chosen on other items{beyond}"),
+        ("Calibrated safe range", card.NOT_CALIBRATED if ship is None else ship.said),
+    ]  # fmt: skip
+    if "score" in row:
+        null = row["null_q95"]
+        base = f"{row['plain']:.3f} untouched, {_est(row['score'])} steered (n = {row['n']} items, {about.score})"
+        if row["prefix"] is not None:
+            base += f"; a prompt reaches {_est(row['prefix'])}"
+        if row.get("mean_difference") is not None:
+            base += f"; the mean difference at the same place and dose reaches {_est(row['mean_difference'])}"
+        facts += [
+            ("Effect", base),
+            ("Random directions of the same norm", "none" if null is None else f"95 % stay under {null:.3f}"),
+            ("Coherence", _coherence(row, about)), ("Cells tried", str(found.tried)),
+        ]  # fmt: skip
+    if not found.final:
+        facts[4] = ("Dose", f"{signed(dose)}, chosen on the same items (optimistic){beyond}")
+    return card.Card(f"Steering: {curve.concept}", tuple(facts))
+
+
+def _coherence(row: dict[str, Any], about: About) -> str:
+    low, high = row.get("coherent", (float("nan"), float("nan")))
+    said = f"{about.fluency} {row['fluency']:.3f}; coherent from {signed(low)} to {signed(high)}"
+    if np.isfinite(row["length"]):
+        said += f"; replies of {row['length']:.1f} tokens, {row['cut']:.0%} cut at the limit"
+    return said
+
+
+def _est(e: Estimate) -> str:
+    return f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]".replace("-", "−")

@@ -64,3 +64,12 @@ def svg(height: float, label: str, parts: Sequence[str]) -> str:
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(label)}">'
         f"{body}</svg>"
     )
+
+
+def legend(marks: Sequence[tuple[str, str]]) -> str:
+    """What marks mean: (SVG parts in a box of 34 × 18, words)."""
+    rows = "".join(
+        f'<div><svg class="chart mark" width="34" height="18" aria-hidden="true">{mark}</svg>{words}</div>'
+        for mark, words in marks
+    )
+    return f'<div class="legend">{rows}</div>'

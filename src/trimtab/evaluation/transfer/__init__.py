@@ -5,5 +5,7 @@ asking       how a dilemma is asked
 measurement  one cell on all dilemmas: log-ratios, masses, NLL, free answers
 effects      what the numbers say: target, others, breadth, slopes, coherence range; pure functions
 study        all cells, the choice of strength off the evaluation items, and the rows of the table
+shown        every value's change and examples by rule, for the page
 leaderboard  conditions side by side under four rules, and whether their order depends on the rule
+tables, page the study for a paper, for a browser and for a model card
 """

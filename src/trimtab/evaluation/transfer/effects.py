@@ -68,7 +68,7 @@ class Items:
         return part, mine
 
 
-def _interval(values: np.ndarray) -> Estimate:
+def interval(values: np.ndarray) -> Estimate:
     """The mean's interval. Items that are equal up to rounding are equal: a bootstrap of last bits means nothing."""
     mean = float(values.mean())
     if np.ptp(values) <= 1e-9 * max(1.0, abs(mean)):
@@ -99,7 +99,7 @@ def change(items: Items, here: np.ndarray, plain: np.ndarray, target: str) -> Ch
         if v != target and np.any(y != 0)
     ]
     return Change(
-        _interval(difference),
+        interval(difference),
         sign_flip(difference),
         float(np.mean(others)) if others else None,
         len(others),
@@ -128,11 +128,13 @@ def breadth(items: Items, plus: np.ndarray, minus: np.ndarray, min_items: int) -
 
 @dataclass(frozen=True)
 class Slopes:
-    """Each item's own slope over the doses: their mean with interval and p, and the share that goes the wrong way."""
+    """Each item's own slope over the doses: their mean with interval and p, the share that goes the wrong way, and all
+    of them."""
 
     slope: Estimate
     p: float
     anti_steered: float
+    each: tuple[float, ...] = ()
 
 
 def slopes(items: Items, doses: Sequence[float], table: Sequence[np.ndarray], target: str) -> Slopes:
@@ -142,7 +144,7 @@ def slopes(items: Items, doses: Sequence[float], table: Sequence[np.ndarray], ta
         raise InputError(f"slopes need log-ratios at two doses or more, got doses {list(doses)}")
     scores = np.stack([items.score(t, target) for t in table])
     each = x @ scores / (x @ x)
-    return Slopes(_interval(each), sign_flip(each), float(np.mean(each < 0)))
+    return Slopes(interval(each), sign_flip(each), float(np.mean(each < 0)), tuple(each.tolist()))
 
 
 def coherent_range(doses: Sequence[float], fine: Sequence[bool]) -> tuple[float, float] | None:

@@ -26,7 +26,8 @@ TIE = 1e-9
 
 @dataclass(frozen=True)
 class Standing:
-    """One condition of one model; `free` and `missing` are None where no free answers were asked for."""
+    """One condition of one model; `free`, `missing`, and the free answers' mean length (tokens) and share cut at the
+    token limit are None where none were asked for."""
 
     model: str
     condition: str
@@ -37,6 +38,8 @@ class Standing:
     missing: float | None = None
     valid: float | None = None
     n: int = 0
+    length: float | None = None
+    cut: float | None = None
 
     @classmethod
     def of(cls, model: str, condition: str, items: Items, found: Measured, target: str) -> Standing:
@@ -61,6 +64,8 @@ class Standing:
             missing,
             float(found.valid[counts].mean()),
             int(np.sum(y != 0)),
+            found.length,
+            found.cut,
         )
 
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from trimtab.errors import InputError
-from trimtab.evaluation.statistics import holm
+from trimtab.evaluation.reporting.triplets import Triplet
+from trimtab.evaluation.statistics import Estimate, holm
 from trimtab.evaluation.transfer.cells import PLAIN, PROMPT, RANDOM, VECTOR, Cell
 from trimtab.evaluation.transfer.effects import (
     MAX_DELTA_NLL,
@@ -24,12 +25,14 @@ from trimtab.evaluation.transfer.effects import (
     breadth,
     change,
     coherent_range,
+    interval,
     largest_of_both_signs,
     null_band,
     slopes,
 )
 from trimtab.evaluation.transfer.leaderboard import Board, Standing, board
 from trimtab.evaluation.transfer.measurement import Measured
+from trimtab.evaluation.transfer.shown import Answers, ValueChange, triplets, value_changes
 
 #: Fewer dilemmas on the target leave nothing to choose a strength on beside what is reported.
 FEWEST = 8
@@ -55,7 +58,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Side:
-    """One sign of one strength. ΔNLL is signed, in nats per token; `valid` is the share of answered questions."""
+    """One sign of one strength. ΔNLL is signed, in nats per token; `valid` is the share of answered questions;
+    `coherent` is judged off these items."""
 
     strength: float
     change: Change
@@ -65,11 +69,13 @@ class Side:
     fingerprint: str
     length: float | None = None
     cut: float | None = None
+    coherent: bool = True
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method at ± one strength, with the 95 % band that random directions of the same norm reach there."""
+    """A method at ± one strength, with the 95 % band that random directions of the same norm reach there; coherent
+    where both signs are."""
 
     arm: str
     strength: float
@@ -83,7 +89,8 @@ class Row:
 @dataclass(frozen=True)
 class Opening:
     """A method at its own largest coherent strength (None: there is none), the range, and its items' slopes over the
-    coherent strengths; `p_holm` is the p of the + side, adjusted over the methods."""
+    coherent strengths; `p_holm` is the p of the + side, adjusted over the methods. `values` and `triplets` are what
+    each value and some dilemmas, chosen by rule, did at that strength."""
 
     arm: str
     strength: float | None
@@ -91,11 +98,14 @@ class Opening:
     row: Row | None
     slopes: Slopes | None
     p_holm: float | None = None
+    values: tuple[ValueChange, ...] = ()
+    triplets: tuple[Triplet, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The table, opened by `openings`; prompts beside it; the leaderboard; what a reader must be told."""
+    """The table, opened by `openings`; prompts beside it; the leaderboard; what a reader must be told; how many cells
+    (methods × signed strengths) were tried; the plain model's own score."""
 
     target: str
     n: int
@@ -105,6 +115,8 @@ class Report:
     prompts: Mapping[str, Side]
     board: Board
     notes: tuple[str, ...]
+    tried: int = 0
+    plain: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain types (`records.finite` turns the dataclasses)."""
@@ -158,6 +170,8 @@ def report(
         prompts,
         study.leaderboard(openings, model),
         tuple(study.notes(openings)),
+        sum(c.kind == VECTOR for c in cells),
+        interval(judged.score(study.plain.log_ratio[mine], setup.target)),
     )
 
 
@@ -187,6 +201,7 @@ class _Study:
             found.fingerprint,
             found.length,
             found.cut,
+            self.coherent(cell),
         )
 
     def coherent(self, cell: Cell) -> bool:
@@ -208,16 +223,13 @@ class _Study:
             if with_row
             else {}
         )
-        named = [
-            Opening(o.arm, o.strength, o.coherent_range, o.row, o.slopes, _float(adjusted.get(o.arm)))
-            for o in openings
-        ]
+        named = [replace(o, p_holm=_float(adjusted.get(o.arm))) for o in openings]
         return named, rows
 
     def row(self, arm: str, mine: Mapping[float, Cell], size: float) -> Row:
         plus, minus = mine[size], mine[-size]
         plain = self.plain.log_ratio[self.mine]
-        random = {c.name: self.ratios(c) for c in self.cells if c.kind == RANDOM and abs(c.strength) == size}
+        random = self.random(size)
         return Row(
             arm,
             size,
@@ -227,6 +239,10 @@ class _Study:
             null_band(lambda r: change(self.items, r, plain, self.setup.target).target.mean, random),
             self.coherent(plus) and self.coherent(minus),
         )
+
+    def random(self, size: float) -> dict[str, np.ndarray]:
+        """Log-ratios of every random direction at ± one strength."""
+        return {c.name: self.ratios(c) for c in self.cells if c.kind == RANDOM and abs(c.strength) == size}
 
     def opening(self, arm: str, mine: Mapping[float, Cell], rows: Sequence[Row]) -> Opening:
         plain = next(c for c in self.cells if c.kind == PLAIN)
@@ -238,7 +254,22 @@ class _Study:
         inside = [d for d in doses if span[0] <= d <= span[1]]
         table = [self.ratios(mine[d] if d else plain) for d in inside]
         row = next(r for r in rows if r.strength == best)
-        return Opening(arm, best, span, row, slopes(self.items, inside, table, self.setup.target))
+        minus, zero, plus = (self.answers(c) for c in (mine[-best], plain, mine[best]))
+        target = self.setup.target
+        values = value_changes(
+            self.items, zero.log_ratio, plus.log_ratio, minus.log_ratio, self.random(best), target,
+            self.setup.min_items,
+        )  # fmt: skip
+        examples = triplets(self.items, minus, zero, plus, target)
+        own = slopes(self.items, inside, table, target)
+        return Opening(arm, best, span, row, own, values=values, triplets=examples)
+
+    def answers(self, cell: Cell) -> Answers:
+        """What a condition said to the dilemmas that are reported on."""
+        texts = self.cells[cell].texts
+        return Answers(
+            cell.strength, self.ratios(cell), [texts[i] for i in np.flatnonzero(self.mine)] if texts else ()
+        )
 
     def leaderboard(self, openings: Sequence[Opening], model: str) -> Board:
         """Plain, every method at ± its own strength, and the prompts."""
