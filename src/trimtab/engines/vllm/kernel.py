@@ -14,7 +14,8 @@ import torch
 
 from trimtab.directions import content_hash
 from trimtab.engines.vllm.bank import Bank
-from trimtab.engines.vllm.programs import Programs
+from trimtab.engines.vllm.judge import Clause, Judge, judge
+from trimtab.engines.vllm.programs import Programs, Stretch
 from trimtab.engines.vllm.steps import Span, Step, Steps, Tracked
 from trimtab.engines.vllm.ticket import Ticket, ticket_of
 from trimtab.errors import InputError
@@ -59,6 +60,8 @@ class Kernel:
         self.steps = Steps(self.bank, max(self.layers))
         self.tracked: dict[str, Tracked | None] = {}
         self.step: Step | None = None
+        #: Whom the rules of the step before end, {request id: rule}.
+        self.stopped: dict[str, str] = {}
 
     # --- what is sent ahead ------------------------------------------------------------------------------------
 
@@ -104,6 +107,7 @@ class Kernel:
     def harvest(self) -> dict[str, str]:
         """The forward pass is over: send on what was found. Who was lost, {request id: why}."""
         step, self.step = self.step, None
+        self.stopped = {}
         if step is None:
             return {}
         broken = step.broken
@@ -114,6 +118,17 @@ class Kernel:
             span.tracked.lost = span.tracked.lost or (
                 f"its plan made states that are not finite, seen after layer {step.last}; weaken the plan"
             )
+        results = [] if broken else self._results(step)
+        if not broken:
+            self.stopped, verdicts = judge(
+                (
+                    (d.span.tracked, d.layer, d.positions, rows)
+                    for d, (_, rows) in zip(step.deliveries, results, strict=True)
+                    if d.readout is not None
+                ),
+                self._switch,
+            )
+            results += verdicts
         reports: list[Report] = [
             (
                 s.tracked.ticket.key,
@@ -124,7 +139,7 @@ class Kernel:
             )
             for s in step.spans
         ]
-        self.send(reports, [] if broken else self._results(step))
+        self.send(reports, results)
         return {id: lost for _, id, _, _, lost in reports if lost}
 
     def _results(self, step: Step) -> list[tuple[Address, np.ndarray]]:
@@ -163,18 +178,48 @@ class Kernel:
             strange = {s.layer for s in plan.sites if s.stream != "resid_post"}
             if strange:
                 raise InputError(f"only resid_post can be steered, but a plan acts elsewhere at {strange}")
+            judge = self._judge(ticket)
             stretches = self.programs.acquire(plan)
+            reserved = self._reserve(judge, stretches)
         except InputError as error:
             return Tracked(item.id, ticket, lost=str(error))
         self.steps.forget()
-        return Tracked(item.id, ticket, stretches, self.readouts.get(ticket.readout or "", {}))
+        rows = self.readouts.get(ticket.readout or "", {})
+        return Tracked(item.id, ticket, stretches, rows, "", judge, plan, reserved)
+
+    def _judge(self, ticket: Ticket) -> Judge | None:
+        if not ticket.rules:
+            return None
+        try:
+            return Judge([Clause.from_json(r, self.arrays) for r in ticket.rules], ticket.judged_from)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the request's rules are malformed: {error!r}") from error
+
+    def _reserve(self, judge: Judge | None, held: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
+        """Rows of the bank for the plans that may be switched on, so that there is room when they are."""
+        found: tuple[Stretch, ...] = ()
+        try:
+            for clause in () if judge is None else judge.clauses:
+                if clause.plan is not None:
+                    found += self.programs.acquire(clause.plan)
+        except InputError:
+            self.programs.release((*held, *found))
+            raise
+        return found
+
+    def _switch(self, tracked: Tracked, plan: ResolvedPlan) -> None:
+        """From the next step on `plan` acts; where it was changed, the positions of before are as they were."""
+        stretches = self.programs.acquire(plan)
+        self.programs.release(tracked.stretches)
+        tracked.stretches, tracked.plan = stretches, plan
+        self.steps.forget()
 
     def finish(self, ids: Iterable[str]) -> None:
         """Requests are gone; their programs are freed."""
         for id in ids:
             tracked = self.tracked.pop(id, None)
-            if tracked is not None and tracked.stretches:
-                self.programs.release(tracked.stretches)
+            if tracked is not None and (tracked.stretches or tracked.reserved):
+                self.programs.release((*tracked.stretches, *tracked.reserved))
                 self.steps.forget()
 
     def counts(self) -> dict[str, int]:

@@ -63,7 +63,7 @@ def _written(scheduler: Any, request: Any) -> set[int]:
     """The blocks from the first steered token on. Those before it are everybody's, and are right."""
     try:
         ticket = ticket_of(request.sampling_params.extra_args)
-        first = 0 if ticket is None else ticket.first
+        first = 0 if ticket is None else ticket.acts_from
     except InputError:
         first = 0
     if first is None:

@@ -26,9 +26,10 @@ def register() -> bool:
 
     from vllm.v1.worker.gpu_worker import Worker
 
-    from trimtab.engines.vllm import cache_keys, losses, worker
+    from trimtab.engines.vllm import cache_keys, losses, stops, worker
 
     cache_keys.install()
     losses.install()
+    stops.install()
     worker.patch(Worker)
     return True

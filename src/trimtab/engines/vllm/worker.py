@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trimtab import __version__
-from trimtab.engines.vllm import extension_points, layers, losses, op, seeds
+from trimtab.engines.vllm import extension_points, layers, losses, op, seeds, stops
 from trimtab.engines.vllm.channel import Sender
 from trimtab.engines.vllm.kernel import Item, Kernel
 from trimtab.engines.vllm.ticket import KEY
@@ -124,6 +124,7 @@ def watch(runner: Any, kernel: Kernel) -> None:
     def sampled(*args: Any, **kwargs: Any) -> Any:
         output = sample(*args, **kwargs)
         losses.tell(output, lost)
+        stops.tell(output, kernel.stopped)
         return output
 
     def dummied(*args: Any, **kwargs: Any) -> Any:
