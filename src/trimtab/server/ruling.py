@@ -58,7 +58,7 @@ class Ruling:
     ) -> None:
         self.id, self.plan, self.groups, self.steer = id, plan, tuple(groups), dict(steer)
         self.joint: Joint | None = None
-        self._first = 0
+        self.first = 0
         self._samples: dict[int, _Sample] = {}
 
     @property
@@ -68,7 +68,7 @@ class Ruling:
 
     def bind(self, joint: Joint, first: int) -> None:
         """The rules' readouts are the parts of `joint` from `first` on."""
-        self.joint, self._first = joint, first
+        self.joint, self.first = joint, first
 
     def _sample(self, index: int) -> _Sample:
         if index not in self._samples:
@@ -81,7 +81,7 @@ class Ruling:
         sample = self._sample(index)
         fired: list[Firing] = []
         for i, watch in enumerate(sample.watches):
-            fired += watch.see(position, self.joint.part(self._first + i, reading))
+            fired += watch.see(position, self.joint.part(self.first + i, reading))
         if not fired:
             return None
         sample.fired += fired

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections import Counter
@@ -20,6 +21,7 @@ from trimtab.server import counter as counters
 from trimtab.server import metrics
 from trimtab.server.busy import Busy
 from trimtab.server.settings import Settings
+from trimtab.server.vllm import judging
 from trimtab.server.vllm.results import Results
 
 T = TypeVar("T")
@@ -39,6 +41,8 @@ class Door:
         self.epoch = 0
         #: Whether the routes of the endpoint plugin are there, and captures can be fetched.
         self.routes = False
+        #: Why no rule may act on this server; "" where they may.
+        self.inexact = ""
         self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
         # One thread: calls to the workers wait for this loop, so that the loop must not wait for them.
         self._calls = ThreadPoolExecutor(1, "trimtab-door")
@@ -61,9 +65,18 @@ class Door:
         return _DOORS.get(id(client))
 
     @property
-    def default_plan(self) -> bool:
-        """Whether requests without a plan are steered."""
-        return self.receiver is not None and self.counter.default is not None
+    def binds(self) -> str:
+        """What holds for requests that ask for nothing, in words; "" for nothing."""
+        if self.receiver is None:
+            return ""
+        if self.counter.rules:
+            return "judges rules on all that is generated (TRIMTAB_RULES)"
+        return "steers by default (PUT /v1/steering)" if self.counter.default is not None else ""
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks at the readings of all traffic."""
+        return self.receiver is not None and self.counter.feed is not None and self.counter.feed.watched
 
     async def open(self, settings: Settings | None = None) -> Door:
         """Attach to the workers and load the operator's vectors, once. A server that cannot steer says so."""
@@ -75,11 +88,8 @@ class Door:
     async def _open(self, settings: Settings) -> None:
         if getattr(self.client, "_client_count", 1) > 1:
             raise Unsupported("steering runs with one API server: start vLLM with --api-server-count 1")
-        for name, given in (("TRIMTAB_RULES", settings.rules), ("TRIMTAB_FEED", settings.feed)):
-            if given:
-                raise Unsupported(f"{name} is set, and vLLM's server cannot do what it asks for; unset it")
         loop = asyncio.get_running_loop()
-        self.results = Results(loop)
+        self.results = Results(loop, lambda: getattr(self.client, "errored", False))
         receiver = Receiver(self.results.take)
         try:
             (found, *_) = await self.client.collective_rpc("trimtab_attach", args=(receiver.address,))
@@ -94,6 +104,8 @@ class Door:
             self.capacity = int((options or {}).get("bank", BANK))
             info = describe(self.client.vllm_config, self.encoder, found, name, model.revision)
             self.counter = counters.Counter(info, settings)
+            self.inexact = judging.inexact(self.client.vllm_config)
+            judging.check(self.counter.rules, self.inexact)
         except BaseException as error:
             receiver.close()
             if isinstance(error, (AttributeError, NotImplementedError)):
@@ -148,3 +160,16 @@ class Door:
         metrics.count("lost")
         self.epoch += 1
         self._calls.submit(self.shelf.forget)
+
+    def dismiss(self) -> None:
+        """The server is about to end: a feed has no end of its own, and would keep it. From any thread."""
+        if self.receiver is not None and self.counter.feed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self.results.loop.call_soon_threadsafe(self.counter.feed.close)
+
+    def close(self) -> None:
+        """Let go of the channel to the workers, which are gone. From any thread."""
+        _DOORS.pop(id(self.client), None)
+        if self.receiver is not None:
+            self.receiver.close()
+        self._calls.shutdown(wait=False, cancel_futures=True)
