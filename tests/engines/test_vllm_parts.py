@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,11 +229,16 @@ def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(mon
     gate, got, sent = threading.Event(), [], []
 
     def take(reports, results):
+        if not reports:
+            return  # the sender's first word
         gate.wait(10)
         got.append((reports, results))
 
     receiver, sender = channel.Receiver(take), channel.Sender()
+    place = Path(receiver.address.removeprefix("ipc://"))
+    assert place.exists() and place.parent.stat().st_mode & 0o077 == 0
     sender.attach(receiver.address)
+    assert receiver.settle() and not place.parent.exists(), "a killed process would leave it"
     rows = np.arange(6 << 16, dtype=np.float32).reshape(6, -1)  # beyond what a socket's own buffer swallows
 
     def work() -> None:

@@ -209,7 +209,7 @@ def test_rules_that_act_are_refused_where_they_would_not_be_exact():
     rules = [judging.Rule.from_json(r) for r in (rule("log", "a"), rule("abort", "b"))]
     judging.check(rules, "")
     judging.check(rules[:1], "on two workers")
-    with pytest.raises(Unsupported, match="'b' wants to abort.*on two workers.*--own-server"):
+    with pytest.raises(Unsupported, match="'b' wants to abort.*on two workers.*--engine transformers"):
         judging.check(rules, "on two workers")
     parallel, scheduler = SimpleNamespace(world_size=1), SimpleNamespace(async_scheduling=False)
     config = SimpleNamespace(parallel_config=parallel, scheduler_config=scheduler)

@@ -62,10 +62,14 @@ class Batcher:
         finally:
             job.gone = True
 
-    def close(self) -> None:
-        """Finish what runs, refuse the rest."""
+    def refuse(self) -> None:
+        """Finish what runs, refuse the rest; nobody waits for it."""
         self._open = False
         self._jobs.put(None)
+
+    def close(self) -> None:
+        """The same, and wait."""
+        self.refuse()
         self._thread.join(timeout=30)
 
     @property

@@ -2,6 +2,9 @@
 
 Captures leave the worker as they are made and are never collected there, so its memory does not grow; a reader that
 falls behind by `BEHIND` steps makes the worker wait. Nothing is pickled.
+
+The socket has a name in a folder of its own, which only this user may open, until the worker has come: then the name is
+taken away, so that nothing is left on the disk however this process ends.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import zmq
 from trimtab.engines.vllm.kernel import Address, Report
 
 BEHIND = 128
+#: Seconds that a worker may take to be heard for the first time.
+GREETING = 60.0
 #: What a receiver does with a step: the reports, and the rows [n, width] of each address.
 Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
 
@@ -39,6 +44,7 @@ class Sender:
         socket.set_hwm(BEHIND)
         socket.connect(address)
         self._socket = socket
+        self([], [])  # a word, so that the reader knows that it is heard
 
     def close(self) -> None:
         """Let the socket go."""
@@ -64,6 +70,7 @@ class Receiver:
         self._socket.set_hwm(BEHIND)
         self._socket.bind(self.address)
         self._take, self._open = take, True
+        self._heard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trimtab-steps", daemon=True)
         self._thread.start()
 
@@ -72,6 +79,7 @@ class Receiver:
             if not self._socket.poll(200):
                 continue
             header, *buffers = self._socket.recv_multipart(copy=True)
+            self._heard.set()
             reports, addresses = msgspec.msgpack.decode(header)
             results = [
                 (_address(a), np.frombuffer(b, dtype=np.float32).reshape(shape))
@@ -79,15 +87,25 @@ class Receiver:
             ]
             self._take([tuple(r) for r in reports], results)
 
+    def settle(self) -> bool:
+        """Wait for the worker that was told the address, and take the socket's name away; False where it is silent."""
+        if not self._heard.wait(GREETING):
+            return False
+        self._hide()
+        return True
+
+    def _hide(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(Path(self._folder) / "steps")
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)
+
     def close(self) -> None:
         """Stop the thread and remove the socket."""
         self._open = False
         self._thread.join(timeout=5)
         self._socket.close(linger=0)
-        with contextlib.suppress(OSError):
-            os.unlink(Path(self._folder) / "steps")
-        with contextlib.suppress(OSError):
-            os.rmdir(self._folder)
+        self._hide()
 
 
 def _address(data: list) -> Address:

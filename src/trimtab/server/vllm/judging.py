@@ -33,7 +33,7 @@ def check(rules: Iterable[Rule], why_not: str) -> None:
             kinds = sorted(ACTING & {a.kind for a in rule.then})
             raise Unsupported(
                 f"rules: {rule.name!r} wants to {' and '.join(kinds)}, which vLLM's server does not do {why_not}: let "
-                "it tag and log, or start trimtab serve with --own-server --engine transformers"
+                "it tag and log, or serve the model with trimtab serve --engine transformers"
             )
 
 
