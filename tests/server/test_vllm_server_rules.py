@@ -52,7 +52,7 @@ def test_rules_tag_the_token_whose_reading_passed(http):
 
 def whole(http, **more: Any) -> dict[str, Any]:
     """A long reply with everything that tells it apart."""
-    asked = text(max_tokens=60, ignore_eos=True, logprobs=0, return_token_ids=True, **more)
+    asked = text(max_tokens=80, ignore_eos=True, logprobs=0, return_token_ids=True, **more)
     return ask(http, asked)
 
 
@@ -80,7 +80,7 @@ def test_abort_ends_the_reply_with_the_token_that_fired(http):
     assert choice["token_ids"] == plain["choices"][0]["token_ids"][: token + 1]
     assert plain["choices"][0]["text"].startswith(choice["text"]) and choice["text"]
     assert [f["then"] for f in choice["rules"]] == [["abort", {"tag": "x"}]]
-    chunks = events(http, text(max_tokens=60, ignore_eos=True, rules=rules))
+    chunks = events(http, text(max_tokens=80, ignore_eos=True, rules=rules))
     assert "".join(c["choices"][0]["text"] for c in chunks) == choice["text"]
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["rules"] == answer["rules"]
     assert settled(http) == (0, 0)

@@ -22,7 +22,7 @@ class Settings:
     description of the first one where it stands elsewhere than in or beside the file; `folder` is where clients may
     load vectors from (None: from nowhere). `rules` is a file of rules that hold for every request, and `feed` lets
     clients watch the readings of all traffic. Sizes are in bytes, `capture_seconds` is how long a capture waits to be
-    fetched.
+    fetched, `max_requests` how many requests may be under way at once, and `max_seconds` how long one may take.
     """
 
     readout: tuple[Path, ...] = ()
@@ -37,6 +37,9 @@ class Settings:
     capture_seconds: float = 300.0
     rules: Path | None = None
     feed: bool = False
+    max_body_bytes: int = 64 << 20
+    max_requests: int = 1024
+    max_seconds: float = 3600.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -71,6 +74,9 @@ class Settings:
             float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
             Path(text("TRIMTAB_RULES")) if text("TRIMTAB_RULES") else None,
             _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
+            number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
+            number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
+            float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
         )
 
 

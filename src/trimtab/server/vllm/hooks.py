@@ -17,7 +17,9 @@ from typing import Any
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
+from trimtab.server.bounds import Bounds
 from trimtab.server.busy import status_of
+from trimtab.server.settings import Settings
 from trimtab.server.vllm import answers, judging, watching
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
@@ -250,6 +252,9 @@ def _guarding(original: Any) -> Any:
 def _attaching(original: Any) -> Any:
     def attach_endpoint_plugins(app: Any, *args: Any, **kwargs: Any) -> Any:
         app.add_middleware(Guard)
+        if "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(","):
+            # Who only has trimtab installed keeps vLLM's own limits.
+            app.add_middleware(Bounds, settings=Settings.from_environment())
         return original(app, *args, **kwargs)
 
     return attach_endpoint_plugins
