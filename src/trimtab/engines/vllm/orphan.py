@@ -1,0 +1,34 @@
+"""A worker whose server was killed ends, too: nobody can reach it any more, and it would keep the memory of a model.
+
+A process that is killed cannot tell its children, and vLLM's engine process does not look.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing import connection
+
+log = logging.getLogger("vllm.trimtab")
+#: Seconds that vLLM's own shutdown gets before the process ends without it.
+GRACE = 10.0
+
+
+def watch() -> None:
+    """Look after the parent, in a thread. A process that vLLM did not start has nobody to look after."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        args = (parent.sentinel,)
+        threading.Thread(target=_wait, args=args, name="trimtab-orphan", daemon=True).start()
+
+
+def _wait(sentinel: int) -> None:
+    connection.wait([sentinel])
+    log.warning("trimtab: the process that started this one is gone; it ends")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(1)
