@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import trimtab
-from server.asking import ALL, FLAGS, ask, fetch, text
+from server.asking import ALL, FLAGS, ask, check_readings, fetch, text
 from server.stock import LAYERS, Server, vectors
 from trimtab.engines.requests import Request, Sampling, ScoreRequest
 from trimtab.errors import InputError, Unsupported
@@ -125,7 +125,7 @@ def test_plans_are_switched_on_exactly_where_requests_are_preempted(client, trut
     asked = [
         text(
             prompt=f"The {w} in the morning", max_tokens=120, ignore_eos=True, return_token_ids=True,
-            capture={"layers": "all", "positions": "all" if i % 2 else "generated"},
+            capture={"layers": "all", "positions": "all" if i % 2 else "generated"}, readout=ALL,
         )
         for i, w in enumerate(words)
     ]  # fmt: skip
@@ -142,7 +142,11 @@ def test_plans_are_switched_on_exactly_where_requests_are_preempted(client, trut
         assert (choice["token_ids"] == one["choices"][0]["token_ids"] and one["rules"] == other["rules"]) or (
             np.isclose(one["rules"][0]["value"], other["rules"][0]["value"], rtol=1e-3)
         )
-        states = fetch(client, choice["capture"])
+        states, readout = fetch(client, choice["capture"]), choice["readout"]
+        assert len(readout["values"]) == 120
+        if states["positions"][0] > 0:  # the first token was emitted by the prompt's last state
+            readout = {**readout, "values": readout["values"][1:], "position": readout["position"] + 1}
+        check_readings(readout, states)
         tokens = choice["prompt_token_ids"] + choice["token_ids"][:-1]
         placements = [{**LATER, "positions": {"after": f["position"]}} for f in other["rules"]]
         plan = truth.resolve(

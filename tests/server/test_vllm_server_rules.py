@@ -179,14 +179,18 @@ def test_whoever_watches_sees_the_traffic_of_every_route(http, server):
     assert settled(http) == (0, 0) and unread["choices"][0]["text"] == plain["choices"][0]["text"]
 
 
-def test_the_watch_verb_reads_the_feed_of_vllms_server(server, http):
+def verb(*arguments: str, **more: Any) -> subprocess.Popen[str]:
+    """The command line, in a process of its own."""
     script = "import sys; from trimtab.cli import main; sys.exit(main(sys.argv[1:]))"
-    watch = subprocess.Popen(
-        [sys.executable, "-c", script, "watch", server.url, "--json", "--timeout", "60"],
-        stdout=subprocess.PIPE, text=True, env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    )  # fmt: skip
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    pipes = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, **pipes, **more)
+
+
+def test_the_watch_verb_reads_the_feed_of_vllms_server(server, http):
+    watch = verb("watch", server.url, "--json", "--timeout", "60")
     try:
-        for _ in range(40):
+        for _ in range(200):
             ask(http, text(max_tokens=2))
             if watch.poll() is not None:
                 break
@@ -194,4 +198,12 @@ def test_the_watch_verb_reads_the_feed_of_vllms_server(server, http):
         record = json.loads(watch.communicate(timeout=30)[0])
     finally:
         watch.kill()
-    assert watch.returncode == 0 and set(CONCEPTS) <= set(json.dumps(record).replace('"', " ").split())
+    assert watch.returncode == 0 and all(c in json.dumps(record) for c in CONCEPTS)
+
+
+def test_the_chat_verb_speaks_with_vllms_server(server):
+    chat = verb("chat", server.url, "--json", "--max-tokens", "6", "--temperature", "0")
+    said = "/read happy sad\nHow was your day?\n/steer happy 0.8 1-4\nHow was your day?\n"
+    out, _ = chat.communicate(said, timeout=120)
+    record = json.dumps(json.loads(out))
+    assert chat.returncode == 0 and "fingerprint" in record and "plain" in record
