@@ -81,6 +81,7 @@ def test_rules_and_the_feed_go_to_every_server(trimtab, refused, tmp_path, monke
     assert "no rules.txt" in refused("serve", "tiny", "--rules", "no rules.txt", "--engine", "reference")
     # With vLLM, which takes minutes to start, what is wrong is said before.
     assert "nothing to read with" in refused(*asked)
+    assert "leave --own-server out" in refused(*asked, "--own-server")
     assert "--feed has nothing" in refused("serve", "tiny", "--feed", "--dry-run")
     if find_spec("vllm") is not None:
         found = trimtab(*asked, "--vectors", vectors, "--json").record

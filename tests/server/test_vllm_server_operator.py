@@ -139,9 +139,8 @@ def test_plans_are_switched_on_exactly_where_requests_are_preempted(client, trut
     assert sum(bool(a["rules"]) for a in crowd) >= 6
     for one, other in zip(alone, crowd, strict=True):
         choice = other["choices"][0]
-        assert (choice["token_ids"] == one["choices"][0]["token_ids"] and one["rules"] == other["rules"]) or (
-            np.isclose(one["rules"][0]["value"], other["rules"][0]["value"], rtol=1e-3)
-        )
+        assert choice["token_ids"] == one["choices"][0]["token_ids"]
+        assert [f["position"] for f in other["rules"]] == [f["position"] for f in one["rules"]]
         states, readout = fetch(client, choice["capture"]), choice["readout"]
         assert len(readout["values"]) == 120
         if states["positions"][0] > 0:  # the first token was emitted by the prompt's last state
@@ -235,7 +234,7 @@ def test_a_killed_worker_is_an_error_for_its_clients_and_leaves_nothing(guarded,
     for _ in range(100):
         try:
             answer = client.post("/v1/completions", json=text())
-            assert answer.status_code >= 500 and "choices" not in answer.json()
+            assert answer.status_code >= 500 and "choices" not in answer.text
         except httpx.HTTPError:
             break  # vLLM ends its server when the engine is dead
         time.sleep(0.2)

@@ -71,6 +71,8 @@ def serve(
     place = ["--host", host, "--port", str(port)]
     if engine == "vllm" and device is not None:
         raise InputError("vLLM chooses its device by how it was built; leave --device out")
+    if engine == "vllm" and own_server and rules:
+        raise InputError("vLLM judges rules in its own server only: leave --own-server out")
     if engine == "vllm" and not own_server:
         _check_reading(rules, feed, ours)
         more = ["--dtype", dtype] if dtype else []
