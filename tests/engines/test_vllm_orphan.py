@@ -1,7 +1,9 @@
-"""A worker whose parent is killed ends by itself."""
+"""An engine whose server is killed ends by itself."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,19 +14,22 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 SCRIPT = """
-    import multiprocessing, os, signal, sys, time
+    import multiprocessing, os, signal, sys, threading, time
 
-    def worker(deaf):
+    def worker(deaf, name):
         from trimtab.engines.vllm import orphan
         orphan.GRACE = 0.5
         if deaf:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         orphan.watch()
+        orphan.watch()
+        assert sum(t.name == orphan.THREAD for t in threading.enumerate()) == (name == "EngineCore_DP0")
         print(os.getpid(), flush=True)
         time.sleep(60)
 
     if __name__ == "__main__":
-        multiprocessing.get_context("spawn").Process(target=worker, args=(sys.argv[1] == "deaf",)).start()
+        deaf, name = sys.argv[1] == "deaf", sys.argv[2]
+        multiprocessing.get_context("spawn").Process(target=worker, args=(deaf, name), name=name).start()
         time.sleep(60)
 """
 
@@ -37,16 +42,24 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-@pytest.mark.parametrize("kind", ["hears", "deaf"])
-def test_a_worker_ends_when_its_parent_is_killed(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "name"), [("hears", "EngineCore_DP0"), ("deaf", "EngineCore_DP0"), ("hears", "somebody else's")]
+)
+def test_an_engine_ends_when_its_parent_is_killed(kind, name, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    with subprocess.Popen([sys.executable, str(script), kind], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, str(script), kind, name], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert lives(pid)
         parent.kill()
-        until = time.monotonic() + 20
+        until = time.monotonic() + (20 if name.startswith("EngineCore") else 2)
         while lives(pid) and time.monotonic() < until:
             time.sleep(0.05)
-        assert not lives(pid)
+        if name.startswith("EngineCore"):
+            assert not lives(pid)
+        else:  # nobody's business
+            assert lives(pid)
+            os.kill(pid, signal.SIGKILL)

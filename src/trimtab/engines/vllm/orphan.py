@@ -1,4 +1,4 @@
-"""A worker whose server was killed ends, too: nobody can reach it any more, and it would keep the memory of a model.
+"""An engine whose server was killed ends, too: nobody can reach it any more, and it would keep the memory of a model.
 
 A process that is killed cannot tell its children, and vLLM's engine process does not look.
 """
@@ -18,12 +18,18 @@ log = logging.getLogger("vllm.trimtab")
 GRACE = 10.0
 
 
+#: What vLLM calls the processes that it starts; any other one may outlive its parent.
+PROCESSES = ("EngineCore", "VllmWorker")
+THREAD = "trimtab-orphan"
+
+
 def watch() -> None:
-    """Look after the parent, in a thread. A process that vLLM did not start has nobody to look after."""
+    """Look after the parent, in a thread; once in a process, and only in those of vLLM's engine."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        args = (parent.sentinel,)
-        threading.Thread(target=_wait, args=args, name="trimtab-orphan", daemon=True).start()
+    known = any(t.name == THREAD for t in threading.enumerate())
+    if parent is None or known or not multiprocessing.current_process().name.startswith(PROCESSES):
+        return
+    threading.Thread(target=_wait, args=(parent.sentinel,), name=THREAD, daemon=True).start()
 
 
 def _wait(sentinel: int) -> None:

@@ -14,9 +14,10 @@ log = logging.getLogger("vllm.trimtab")
 def register() -> bool:
     """Hang the engine into this process of vLLM. One that does not fit keeps serving plain requests and refuses those
     with plans; that is logged."""
-    from trimtab.engines.vllm import extension_points, refusal
+    from trimtab.engines.vllm import extension_points, orphan, refusal
     from trimtab.errors import Unsupported
 
+    orphan.watch()
     try:
         extension_points.check_version()
     except Unsupported as error:

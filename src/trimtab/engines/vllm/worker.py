@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trimtab import __version__
-from trimtab.engines.vllm import extension_points, layers, losses, op, orphan, seeds, stops
+from trimtab.engines.vllm import extension_points, layers, losses, op, seeds, stops
 from trimtab.engines.vllm.channel import Sender
 from trimtab.engines.vllm.kernel import Item, Kernel
 from trimtab.engines.vllm.ticket import KEY
@@ -94,7 +94,6 @@ class Station:
             "version": __version__,
         }
         watch(runner, self.kernel)
-        orphan.watch()
 
     def _send(self, reports: Any, results: Any) -> None:
         if self.speaks:  # every tensor-parallel rank holds the same states
