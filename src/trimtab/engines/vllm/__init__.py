@@ -13,6 +13,6 @@ heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker
     judge         rules that end a request or switch a plan on, judged between two steps
     stops         requests that a rule ends: in the scheduler, with the token of the step
     losses        requests that were not steered as asked: ended in the scheduler, out of the prefix cache
-    orphan        a worker whose server was killed ends, too
+    orphan        an engine whose server was killed ends, too
     triton_body   the arithmetic of `edits` as one Triton kernel, run under the interpreter so far
 """
