@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,19 @@ class ResolvedPlan:
         """The part that can act on the first `length` positions: what a prefill of so many tokens depends on."""
         kept = tuple(p for p in self.effective if p.ranges and p.ranges[0][0] < length)
         return self if len(kept) == len(self.placements) else ResolvedPlan(kept, self.vectors)
+
+    def beyond(self, position: int) -> ResolvedPlan:
+        """The part that acts after an absolute position: the same as `{"after": position}` where it acts on all."""
+        kept = []
+        for p in self.placements:
+            ranges = tuple((max(a, position + 1), b) for a, b in p.ranges if b is None or b > position + 1)
+            if ranges:
+                kept.append(replace(p, ranges=ranges))
+        return ResolvedPlan(tuple(kept), self.vectors)
+
+    def then(self, other: ResolvedPlan) -> ResolvedPlan:
+        """Both plans; at one site the other one acts on this one's result."""
+        return ResolvedPlan(self.placements + other.placements, {**self.vectors, **other.vectors})
 
     def first_position(self) -> int | None:
         """First absolute position that is addressed; None for a plain plan."""

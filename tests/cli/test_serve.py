@@ -70,11 +70,24 @@ def test_other_engines_take_no_foreign_flags(capsys):
     assert main(["serve", "tiny", "--engine", "reference", "--json"]) == 2
 
 
-def test_rules_and_the_feed_need_an_engine_of_ours(trimtab, refused, tmp_path):
-    rules = tmp_path / "rules.txt"
+def test_rules_and_the_feed_go_to_every_server(trimtab, refused, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRIMTAB_READOUT_VECTORS", raising=False)
+    rules, vectors = tmp_path / "rules.txt", tmp_path / "feelings.safetensors"
     rules.write_text("happy z > 2 -> log")
+    vectors.write_bytes(b"")
     asked = ("serve", "tiny", "--rules", rules, "--feed", "--dry-run")
     found = trimtab(*asked, "--engine", "reference", "--json").record["environment"]
     assert found == {"TRIMTAB_RULES": str(rules), "TRIMTAB_FEED": "1"}
-    assert "--rules needs a server of ours" in refused(*asked)
     assert "no rules.txt" in refused("serve", "tiny", "--rules", "no rules.txt", "--engine", "reference")
+    # With vLLM, which takes minutes to start, what is wrong is said before.
+    assert "nothing to read with" in refused(*asked)
+    assert "leave --own-server out" in refused(*asked, "--own-server")
+    assert "--feed has nothing" in refused("serve", "tiny", "--feed", "--dry-run")
+    if find_spec("vllm") is not None:
+        found = trimtab(*asked, "--vectors", vectors, "--json").record
+        assert (
+            found["environment"]["TRIMTAB_RULES"] == str(rules)
+            and found["environment"]["TRIMTAB_FEED"] == "1"
+        )
+    rules.write_text("happy z > 2 -> shout")
+    assert "shout" in refused(*asked, "--vectors", vectors)

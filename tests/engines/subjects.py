@@ -41,6 +41,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "vllm-eager": Tolerance(state=1e-5, logprob=1e-4),
     "vllm-compiled": Tolerance(state=1e-5, logprob=1e-4),
     "remote-embedded": Tolerance(state=1e-5, logprob=1e-4),
+    "remote-vllm": Tolerance(state=1e-5, logprob=1e-4),
 }
 
 TEXTS = ("I feel so happy today. We stay", "They look mad!", "you seem very early now. I")
@@ -260,6 +261,34 @@ def remote(name: str, behind: Subject) -> Subject:
     return Subject(name, engine, behind.oracle, forwards=behind.forwards, hottest=behind.hottest)
 
 
+def remote_vllm(folder: Path) -> Subject:
+    """The tiny Llama on vLLM's own server with our routes in it; prompts are read in chunks, as above."""
+    import pytest
+
+    pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+    from transformers import AutoModelForCausalLM
+
+    from engines.checkpoints import save_tiny_llama
+    from server.stock import Server
+
+    path = save_tiny_llama(folder / "llama-served")
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+    flags = [
+        "--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-num-seqs", "32",
+        "--max-num-batched-tokens", "64",
+    ]  # fmt: skip
+    server = Server(folder / "served", {"TRIMTAB_ALLOW_INLINE": "1"}, flags, model=str(path))
+    try:
+        server.wait()
+        engine: Any = trimtab.load_engine(server.url, "remote")
+    except BaseException:
+        server.close()
+        raise
+    hang_up = engine.close
+    engine.close = lambda: (hang_up(), server.close())
+    return Subject("remote-vllm", engine, HookOracle(model), hottest=2.0)
+
+
 #: name -> builder(folder); names that begin with "reference" need no heavy library.
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
@@ -273,4 +302,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "vllm-eager": lambda folder: vllm(folder, "vllm-eager", enforce_eager=True),
     "vllm-compiled": lambda folder: vllm(folder, "vllm-compiled", enforce_eager=False),
     "remote-embedded": lambda folder: remote("remote-embedded", transformers_embedded(folder)),
+    "remote-vllm": remote_vllm,
 }

@@ -2,7 +2,7 @@
 
 Within a step, nothing: keys and values that are not finite stay with their request. Across steps, what stands in the
 unused end of a block: it is multiplied by a weight of 0, which is not finite if it is not. The day the second test
-fails, `worker.clean` may go.
+fails, `blocks._zero` may go.
 """
 
 from __future__ import annotations

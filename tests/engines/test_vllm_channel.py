@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("zmq", reason="results come over a local socket: pip install 'trimtab[vllm]'")
 
 from trimtab.engines.vllm import channel, ledger
 from trimtab.engines.vllm.ledger import Ledger
@@ -77,11 +79,16 @@ def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(mon
     gate, got, sent = threading.Event(), [], []
 
     def take(reports, results):
+        if not reports:
+            return  # the sender's first word
         gate.wait(10)
         got.append((reports, results))
 
     receiver, sender = channel.Receiver(take), channel.Sender()
+    place = Path(receiver.address.removeprefix("ipc://"))
+    assert place.exists() and place.parent.stat().st_mode & 0o077 == 0
     sender.attach(receiver.address)
+    assert receiver.settle() and not place.parent.exists(), "a killed process would leave it"
     rows = np.arange(6 << 16, dtype=np.float32).reshape(6, -1)  # beyond what a socket's own buffer swallows
 
     def work() -> None:
@@ -104,6 +111,19 @@ def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(mon
     assert behind < 20, "the worker never waited"
     assert [r[0][1] for r, _ in got] == [f"id{n}" for n in range(60)]
     assert all(np.array_equal(found[0][1], rows + n) for n, (_, found) in enumerate(got))
+
+
+def test_the_sockets_name_stays_until_every_worker_has_come(monkeypatch):
+    monkeypatch.setattr(channel, "GREETING", 0.3)
+    receiver = channel.Receiver(lambda *step: None)
+    place = Path(receiver.address.removeprefix("ipc://"))
+    first, second = channel.Sender(0, 2), channel.Sender(1, 2)
+    first.attach(receiver.address)
+    assert not receiver.settle() and place.exists()
+    second.attach(receiver.address)
+    assert receiver.settle() and not place.parent.exists()
+    for end in (first, second, receiver):
+        end.close()
 
 
 # --- arrays --------------------------------------------------------------------------------------------------------

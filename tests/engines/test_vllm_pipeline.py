@@ -19,14 +19,16 @@ from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers  # noqa: E40
 
 from engines.registry import coordinates, gap, place  # noqa: E402
 from engines.test_vllm_kernel import LAYERS, LENGTH, WIDTH, Runner, World, chunked, plans_of  # noqa: E402
-from trimtab.engines.vllm import losses, pipeline, runners  # noqa: E402
+from trimtab.engines.vllm import losses, pipeline, runners, stops  # noqa: E402
 from trimtab.engines.vllm.channel import Quorum  # noqa: E402
+from trimtab.engines.vllm.judge import Clause  # noqa: E402
 from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
 from trimtab.engines.vllm.pipeline import Place, agree, pack, unpack  # noqa: E402
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json  # noqa: E402
 from trimtab.errors import Unsupported  # noqa: E402
 from trimtab.interventions import Ablate, Add, Gate  # noqa: E402
 from trimtab.plans import SteeringPlan  # noqa: E402
+from trimtab.rules import Rule  # noqa: E402
 from trimtab.sites import Site  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -238,6 +240,7 @@ class Fake:
         self.kernel = Kernel(range(LAYERS), WIDTH, lambda *x: None)
         self.skip: int | None = None
         self.spoil = 0.0
+        self.ends: dict[str, str] = {}
         if v2:
             self.prepare_inputs = self._batch
         else:
@@ -291,7 +294,9 @@ class Fake:
             self.computed[request.req_id] = request.num_computed_tokens
         self.execute_model(scheduled)
         output = self.sample_tokens()
-        return getattr(getattr(output, "model_runner_output", output), losses.ATTRIBUTE, {})
+        output = getattr(output, "model_runner_output", output)
+        self.ends = getattr(output, stops.ATTRIBUTE, {})
+        return getattr(output, losses.ATTRIBUTE, {})
 
 
 def request(id: str, ticket: str | None, blocks: list[int], computed: int = 0) -> NewRequestData:
@@ -336,6 +341,20 @@ def test_a_runner_tells_the_kernel_of_its_batch_and_the_scheduler_of_losses(runn
     runner.skip = None
     assert runner.step(gone=["a"], plain=1) == {}
     assert runner.kernel.counts()["requests"] == len(runner.watch.blocks) == len(runner.watch.tickets) == 0
+
+
+def test_a_runner_tells_the_scheduler_whom_a_rule_ends(runner):
+    """In the step of the state that fired, and not in the next one."""
+    rows = np.ones((1, WIDTH), np.float32)
+    runner.kernel.put_readout("readout", {1: rows})
+    fires = Rule.from_json({"name": "r", "when": {"concept": "c", "layer": 1, "above": 0.0}, "then": "abort"})
+    clause = Clause(fires, 0, 0.0, 1.0, stop=True).to_json(None)
+    ticket = Ticket("k", readout="readout", reads_from=2, rules=(clause,), judged_from=2).to_text()
+    assert runner.step([request("a", ticket, [1]), request("plain", None, [2])], a=2, plain=1) == {}
+    assert runner.ends == {}
+    assert runner.step(cached=running("a", None, 2), a=1, plain=1) == {}
+    assert runner.ends == {"a": "r"}
+    assert runner.step(gone=["a"], plain=1) == {} and runner.ends == {}
 
 
 def test_a_warm_up_in_the_middle_is_plain(runner):

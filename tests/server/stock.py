@@ -77,7 +77,12 @@ class Server:
     """The process; `url` is its root."""
 
     def __init__(
-        self, folder: Path, environment: dict[str, str], flags: Sequence[str], plugins: bool = True
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        flags: Sequence[str],
+        plugins: bool = True,
+        model: str = "embedded",
     ) -> None:
         write_installation(folder / "site")
         self.port = free_port()
@@ -89,7 +94,7 @@ class Server:
             env = starting.environment(env)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                starting.command("embedded", ["--port", str(self.port), *flags]),
+                starting.command(model, ["--port", str(self.port), *flags]),
                 env=env,
                 stdout=log,
                 stderr=subprocess.STDOUT,

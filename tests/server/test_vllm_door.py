@@ -5,99 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from server.stock import LAYERS, WIDTH, vectors
 from trimtab.errors import InputError, SteeringLost
 from trimtab.server.busy import Busy
-from trimtab.server.counter import Counter
-from trimtab.server.settings import Settings
-from trimtab.sites import ModelInfo, Site
 
 pytest.importorskip("torch", reason="the worker's side needs torch")
 pytest.importorskip("zmq", reason="results come over a local socket: pip install 'trimtab[vllm]'")
 
+from server.doors import PLAN, admitted, door, event, given, output, report, soon
 from trimtab.engines.vllm.ticket import KEY, Ticket
 from trimtab.server.vllm import guard
-from trimtab.server.vllm.admission import Admission
 from trimtab.server.vllm.answers import Chunks
-from trimtab.server.vllm.door import Door
-from trimtab.server.vllm.results import Results
 
 pytestmark = pytest.mark.engine
-INFO = ModelInfo("embedded", LAYERS, WIDTH, {Site(n): WIDTH for n in range(LAYERS)})
-PLAN = {"placements": [{"op": "add", "vector": "happy", "dose": 1.0, "layers": [2]}]}
-PROMPT = (5, 6, 7, 8)
-
-
-class Shelf:
-    """What the workers hold, counted."""
-
-    def __init__(self) -> None:
-        self.held: list[str] = []
-
-    def hold(self, arrays: Any) -> tuple[str, ...]:
-        self.held += arrays
-        return tuple(arrays)
-
-    def hold_readout(self, readout: Any) -> str:
-        self.held.append("readout")
-        return "readout"
-
-    def release(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            self.held.remove(name)
-
-    def forget(self) -> None:
-        self.held.append("forgotten")
-
-
-def door() -> Door:
-    found = Door(SimpleNamespace())
-    found.counter = Counter(INFO, Settings())
-    found.counter.library["feelings"] = vectors()
-    found.results, found.shelf = Results(asyncio.get_running_loop()), Shelf()  # type: ignore[assignment]
-    found.routes = True
-    return found
-
-
-async def admitted(d: Door, n: int = 1, **fields: Any) -> Admission:
-    admission = Admission(d, d.counter.parse(fields))
-    await admission.prepare([PROMPT])
-    admission.params = params = SimpleNamespace(
-        max_tokens=8, n=n, extra_args=None, skip_reading_prefix_cache=None
-    )  # type: ignore[attr-defined]
-    admission.board(params)
-    return admission
-
-
-def output(index: int, tokens: list[int], finish: str | None = None) -> Any:
-    return SimpleNamespace(outputs=[SimpleNamespace(index=index, token_ids=tokens, finish_reason=finish)])
-
-
-async def given(*outputs: Any) -> Any:
-    for each in outputs:
-        yield each
-
-
-def report(d: Door, key: str, start: int, count: int, id: str = "r", lost: str = "", **rows: Any) -> None:
-    """As the workers report a step; `rows` are readings, layer_<i>_<position>=row."""
-    read = []
-    for name, row in rows.items():
-        layer, position = (int(x) for x in name.split("_")[1:])
-        read.append(((key, id, layer, "readout", ((position, position + 1),)), np.array([row], np.float32)))
-    d.results._take([(key, id, start, count, lost)], read)
-
-
-async def soon(task: asyncio.Task[Any]) -> bool:
-    """Whether it is done after everything that can run has run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-    return task.done()
 
 
 def test_a_token_waits_for_its_receipt():
@@ -175,14 +98,6 @@ def test_samples_are_told_apart_by_their_ids():
         a.close()
 
     asyncio.run(run())
-
-
-def event(**choice: Any) -> str:
-    return (
-        "data: "
-        + json.dumps({"id": "x", "choices": [{"index": 0, "finish_reason": None, **choice}]})
-        + "\n\n"
-    )
 
 
 def test_readings_ride_in_the_chunk_of_their_token_and_the_receipt_in_the_last():

@@ -28,12 +28,8 @@ from .models import open_engine
 @click.option("--vectors", multiple=True, help="Vector files to load; the first one is read by default.")
 @click.option("--vector-dir", default=None, help="Folder from which clients may load vector files.")
 @click.option("--allow-inline", is_flag=True, help="Take vectors inside requests, too.")
-@click.option(
-    "--own-server", is_flag=True, help="Put vLLM behind our own server, which --engine remote can use."
-)
-@click.option(
-    "--rules", default=None, metavar="FILE", help="Rules that hold for every request (not with vllm)."
-)
+@click.option("--own-server", is_flag=True, help="Put vLLM behind our own server instead of vLLM's.")
+@click.option("--rules", default=None, metavar="FILE", help="Rules that hold for every request.")
 @click.option("--feed", is_flag=True, help="Let clients watch the readings of all traffic: trimtab watch.")
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
@@ -60,7 +56,7 @@ def serve(
 
     With vllm, the default, this is vLLM's own server with our plugin, and all other flags are vLLM's:
     trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours, and with
-    --own-server vLLM does, too; that is the server which `--engine remote` speaks to.
+    --own-server vLLM does, too. `--engine remote` speaks to all of them.
     """
     for path in (*vectors, *(p for p in (vector_dir, rules) if p)):
         if not Path(path).exists():
@@ -75,12 +71,10 @@ def serve(
     place = ["--host", host, "--port", str(port)]
     if engine == "vllm" and device is not None:
         raise InputError("vLLM chooses its device by how it was built; leave --device out")
+    if engine == "vllm" and own_server and rules:
+        raise InputError("vLLM judges rules in its own server only: leave --own-server out")
     if engine == "vllm" and not own_server:
-        for name, given in (("rules", rules), ("feed", feed)):
-            if given:
-                raise InputError(
-                    f"--{name} needs a server of ours: add --own-server or --engine transformers, or leave it out"
-                )
+        _check_reading(rules, feed, ours)
         more = ["--dtype", dtype] if dtype else []
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
@@ -110,6 +104,18 @@ def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> dic
     if inline:
         out["TRIMTAB_ALLOW_INLINE"] = "1"
     return out
+
+
+def _check_reading(rules: str | None, feed: bool, ours: Mapping[str, str]) -> None:
+    """What can be known before vLLM has loaded a model for minutes."""
+    from trimtab.server.ruling import operator_rules
+    from trimtab.server.settings import Settings
+
+    if rules:
+        operator_rules(Path(rules))
+    for name, given in (("rules", rules), ("feed", feed)):
+        if given and not Settings.from_environment({**os.environ, **ours}).readout:
+            raise InputError(f"--{name} has nothing to read with: add --vectors FILE")
 
 
 def _vllm(

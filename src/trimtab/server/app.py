@@ -21,6 +21,7 @@ from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
 from trimtab.server.batching import Batcher
 from trimtab.server.bodies import Body, ChatBody, CompletionBody
+from trimtab.server.bounds import Bounds
 from trimtab.server.counter import Counter
 from trimtab.server.receipts import HEADER
 from trimtab.server.routes import failed, router
@@ -71,6 +72,7 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
     _openai(app, desk)
     _plain(app, desk)
     _errors(app)
+    app.add_middleware(Bounds, settings=desk.counter.settings)
     if key:
         app.add_middleware(Locked, key=key)
     metrics.watch(

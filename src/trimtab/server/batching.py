@@ -89,12 +89,16 @@ class Batcher:
         finally:
             job.gone = True
 
-    def close(self) -> None:
-        """Finish what runs, refuse the rest."""
+    def refuse(self) -> None:
+        """Finish what runs, refuse the rest; nobody waits for it."""
         with self._door:
             self._open = False
         with contextlib.suppress(queue.Full):  # then there is nobody to wake
             self._jobs.put_nowait(None)
+
+    def close(self) -> None:
+        """The same, and wait."""
+        self.refuse()
         self._thread.join(timeout=30)
 
     @property

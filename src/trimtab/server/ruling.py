@@ -18,7 +18,7 @@ from trimtab.directions import ConceptVectors
 from trimtab.engines.requests import Verdict
 from trimtab.errors import FormatError, InputError, TrimtabError
 from trimtab.plans import SteeringPlan
-from trimtab.prompts import Prompt, Range
+from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
 from trimtab.records import finite, json_line
 from trimtab.resolved import ResolvedPlan
@@ -58,7 +58,7 @@ class Ruling:
     ) -> None:
         self.id, self.plan, self.groups, self.steer = id, plan, tuple(groups), dict(steer)
         self.joint: Joint | None = None
-        self._first = 0
+        self.first = 0
         self._samples: dict[int, _Sample] = {}
 
     @property
@@ -68,7 +68,7 @@ class Ruling:
 
     def bind(self, joint: Joint, first: int) -> None:
         """The rules' readouts are the parts of `joint` from `first` on."""
-        self.joint, self._first = joint, first
+        self.joint, self.first = joint, first
 
     def _sample(self, index: int) -> _Sample:
         if index not in self._samples:
@@ -81,7 +81,7 @@ class Ruling:
         sample = self._sample(index)
         fired: list[Firing] = []
         for i, watch in enumerate(sample.watches):
-            fired += watch.see(position, self.joint.part(self._first + i, reading))
+            fired += watch.see(position, self.joint.part(self.first + i, reading))
         if not fired:
             return None
         sample.fired += fired
@@ -95,7 +95,7 @@ class Ruling:
                 )
             if "steer" in kinds and firing.rule.name not in sample.on:
                 sample.on.add(firing.rule.name)
-                sample.plan = joined(sample.plan, beyond(self.steer[firing.rule.name], position))
+                sample.plan = sample.plan.then(self.steer[firing.rule.name].beyond(position))
         return Verdict(stop, sample.plan if sample.plan is not before else None)
 
     def plan_of(self, index: int) -> ResolvedPlan:
@@ -111,24 +111,6 @@ class Ruling:
         return [
             {"index": i, **finite(f.to_json())} for i in sorted(self._samples) for f in self._samples[i].fired
         ]
-
-
-def joined(first: ResolvedPlan, second: ResolvedPlan) -> ResolvedPlan:
-    """Both plans; at one site the second acts on the first one's result."""
-    return ResolvedPlan(first.placements + second.placements, {**first.vectors, **second.vectors})
-
-
-def beyond(plan: ResolvedPlan, position: int) -> ResolvedPlan:
-    """The part of a plan that acts after an absolute position: the same as `{"after": position}` where it acts on
-    all."""
-    kept = []
-    for p in plan.placements:
-        ranges: tuple[Range, ...] = tuple(
-            (max(a, position + 1), b) for a, b in p.ranges if b is None or b > position + 1
-        )
-        if ranges:
-            kept.append(replace(p, ranges=ranges))
-    return ResolvedPlan(tuple(kept), plan.vectors)
 
 
 def grouped(
@@ -194,10 +176,10 @@ def switched(rules: Iterable[Rule], resolve: Any, prompt: Prompt) -> dict[str, R
                     f"the rule {rule.name!r} steers by {plan!r}; give the plan itself: names are the operator's"
                 )
             try:
-                whole = joined(whole, resolve(plan, prompt))
+                whole = whole.then(resolve(plan, prompt))
             except TrimtabError as error:
                 raise InputError(f"the plan of the rule {rule.name!r}: {error}") from error
-        if not beyond(whole, len(prompt) - 1).effective:
+        if not whole.beyond(len(prompt) - 1).effective:
             raise InputError(f"the plan of the rule {rule.name!r} acts on no token that is generated")
         found[rule.name] = whole
     return found

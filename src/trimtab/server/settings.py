@@ -23,7 +23,8 @@ class Settings:
     load vectors from (None: from nowhere). `rules` is a file of rules that hold for every request, and `feed` lets
     clients watch the readings of all traffic. `max_rows` is how many samples our own server runs at once, and
     `max_waiting` how many requests may wait before the next one is refused. Sizes are in bytes, `capture_seconds` is
-    how long a capture waits to be fetched.
+    how long a capture waits to be fetched, `max_requests` how many requests may be under way at once, and
+    `max_seconds` how long one may take.
     """
 
     readout: tuple[Path, ...] = ()
@@ -40,6 +41,9 @@ class Settings:
     feed: bool = False
     max_rows: int = 16
     max_waiting: int = 256
+    max_body_bytes: int = 64 << 20
+    max_requests: int = 1024
+    max_seconds: float = 3600.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -76,6 +80,9 @@ class Settings:
             _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
             number("TRIMTAB_MAX_ROWS", cls.max_rows),
             number("TRIMTAB_MAX_WAITING", cls.max_waiting),
+            number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
+            number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
+            float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
         )
 
 

@@ -236,8 +236,6 @@ def _describing(found: APIRouter, surface: Surface) -> None:
 
 
 def _running(found: APIRouter, surface: Surface) -> None:
-    engine, orders = surface.engine, surface.orders
-
     @found.post("/generate", response_class=Response, openapi_extra=_BINARY)
     @_in_words
     async def generate(raw: Request) -> Any:
@@ -248,7 +246,7 @@ def _running(found: APIRouter, surface: Surface) -> None:
                 "send them to /v1/chat/completions, or let the operator serve without --rules"
             )
         head, tensors = await surface.body(raw)
-        requests = await asyncio.to_thread(orders.generation, head, tensors)
+        requests = await asyncio.to_thread(surface.orders.generation, head, tensors)
         events = merged(surface.batcher, requests)
         first = await anext(events)  # what is wrong raises here, while an error can still be an answer
         metrics.count("admitted")
@@ -258,8 +256,8 @@ def _running(found: APIRouter, surface: Surface) -> None:
     @_in_words
     async def capture(raw: Request) -> Any:
         """States of prompts at sites, as arrays `<item>:<site>`."""
-        order = await asyncio.to_thread(orders.capture, *await surface.body(raw))
-        tensors = await surface.alone(lambda: run_capture(engine, order))
+        order = await asyncio.to_thread(surface.orders.capture, *await surface.body(raw))
+        tensors = await surface.alone(lambda: run_capture(surface.engine, order))
         metrics.count("admitted")
         return Response(pack(surface.head([i.plan for i in order.items]), tensors), media_type=MEDIA)
 
@@ -267,7 +265,7 @@ def _running(found: APIRouter, surface: Surface) -> None:
     @_in_words
     async def score(raw: Request) -> Any:
         """Log-probabilities of tokens under plans, as arrays `<item>:logprobs` and `<item>:distribution`."""
-        items = await asyncio.to_thread(orders.score, *await surface.body(raw))
-        tensors = await surface.alone(lambda: run_score(engine, items))
+        items = await asyncio.to_thread(surface.orders.score, *await surface.body(raw))
+        tensors = await surface.alone(lambda: run_score(surface.engine, items))
         metrics.count("admitted")
         return Response(pack(surface.head([i[2] for i in items]), tensors), media_type=MEDIA)

@@ -159,8 +159,8 @@ class Connection:
 
     def _stranger(self, path: str) -> Unsupported:
         return Unsupported(
-            f"{self.url} has no route {path} of trimtab's engines: serve the model with `trimtab serve MODEL "
-            "--engine transformers` (or mlx, or vllm with --own-server); vLLM's own server does not offer them"
+            f"{self.url} has no route {path} of trimtab's engines: serve the model with `trimtab serve MODEL`, or "
+            "start vLLM with VLLM_PLUGINS=trimtab; a vLLM that is not told to load our routes does not offer them"
         )
 
 

@@ -13,6 +13,9 @@ heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker
     runners       vLLM's two model runners: when a step begins, what its batch is, when it is over
     pipeline      several workers of one model: what they agree on, what one tells the next
     blocks        keys and values that lost requests wrote
+    judge         rules that end a request or switch a plan on, judged between two steps
+    stops         requests that a rule ends: in the scheduler, with the token of the step
     losses        requests that were not steered as asked: ended in the scheduler, out of the prefix cache
+    orphan        an engine whose server was killed ends, too
     triton_body   the arithmetic of `edits` as one Triton kernel, run under the interpreter so far
 """

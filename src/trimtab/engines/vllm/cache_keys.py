@@ -3,6 +3,9 @@
 vLLM hashes a prompt block by block, each hash over the one before. The plan enters at the block that holds its first
 steered token: blocks before it stay shared with everybody, and every block from there on belongs to the plan. The key
 is the plan's fingerprint, which covers the content of its vectors and not their names.
+
+Where a rule may switch a plan on, what is written depends on readings: from the block of the first such position on, a
+request shares with nobody but itself, which finds its own blocks again after a preemption.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from trimtab.errors import InputError
 FUNCTION = "generate_block_hash_extra_keys"
 
 
-def extra_key(extra_args: Any, start: int, end: int) -> tuple[str, str] | None:
-    """What a request adds to the hash of its block [start, end); None for nothing."""
+def extra_key(extra_args: Any, start: int, end: int, id: str = "") -> tuple[str, str] | None:
+    """What the request `id` adds to the hash of its block [start, end); None for nothing."""
     text = (extra_args or {}).get(KEY)
     if text is None:
         return None
@@ -29,9 +32,12 @@ def extra_key(extra_args: Any, start: int, end: int) -> tuple[str, str] | None:
     except InputError:  # the worker says what is wrong with it; meanwhile it shares with nobody
         digest = hashlib.sha256(repr(text).encode()).hexdigest()
         return (KEY, f"malformed {digest}") if start == 0 else None
-    if ticket.first is None or not start <= ticket.first < end:
-        return None
-    return (KEY, f"{ticket.fingerprint} {ticket.epoch}")
+    words = []
+    if ticket.first is not None and start <= ticket.first < end:
+        words.append(f"{ticket.fingerprint} {ticket.epoch}")
+    if ticket.switches_from is not None and start <= ticket.switches_from < end:
+        words.append(f"{ticket.key} {id}")
+    return (KEY, " ".join(words)) if words else None
 
 
 def install() -> None:
@@ -46,7 +52,8 @@ def install() -> None:
     def with_plan(request: Any, start: int, end: int, *args: Any, **kwargs: Any) -> Any:
         keys, following = original(request, start, end, *args, **kwargs)
         params = request.sampling_params
-        mine = extra_key(params.extra_args, start, end) if params is not None and params.extra_args else None
+        extra = None if params is None else params.extra_args
+        mine = extra_key(extra, start, end, request.request_id) if extra else None
         return (keys if mine is None else (*(keys or ()), mine)), following
 
     with_plan.trimtab = True  # type: ignore[attr-defined]

@@ -2,6 +2,9 @@
 
 Captures leave the worker as they are made and are never collected there, so its memory does not grow; a reader that
 falls behind by `BEHIND` steps makes the worker wait. Nothing is pickled.
+
+The socket has a name in a folder of its own, which only this user may open, until every worker has come: then the name
+is taken away, so that nothing is left on the disk however this process ends.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import zmq
 from trimtab.engines.vllm.kernel import Address, Report
 
 BEHIND = 128
+#: Seconds that a worker may take to be heard for the first time.
+GREETING = 60.0
 #: What a receiver does with a step: the reports, and the rows [n, width] of each address.
 Take = Callable[[list[Report], list[tuple[Address, np.ndarray]]], None]
 
@@ -41,6 +46,7 @@ class Sender:
         socket.set_hwm(BEHIND)
         socket.connect(address)
         self._socket = socket
+        self([], [])  # a word, so that the reader knows that it is heard
 
     def close(self) -> None:
         """Let the socket go."""
@@ -95,6 +101,8 @@ class Receiver:
         self._socket.set_hwm(BEHIND)
         self._socket.bind(self.address)
         self._take, self._open, self._quorum = take, True, Quorum()
+        self._silent: set[int] | None = None
+        self._heard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trimtab-steps", daemon=True)
         self._thread.start()
 
@@ -104,21 +112,40 @@ class Receiver:
                 continue
             header, *buffers = self._socket.recv_multipart(copy=True)
             part, parts, reports, addresses = msgspec.msgpack.decode(header)
+            self._hear(part, parts)
             results = [
                 (_address(a), np.frombuffer(b, dtype=np.float32).reshape(shape))
                 for (a, shape), b in zip(addresses, buffers, strict=True)
             ]
             self._take(self._quorum.of(part, parts, [tuple(r) for r in reports]), results)
 
+    def _hear(self, part: int, parts: int) -> None:
+        if self._silent is None:
+            self._silent = set(range(parts))
+        self._silent.discard(part)
+        if not self._silent:
+            self._heard.set()
+
+    def settle(self) -> bool:
+        """Wait for all workers that were told the address, and take the socket's name away; False where one is
+        silent."""
+        if not self._heard.wait(GREETING):
+            return False
+        self._hide()
+        return True
+
+    def _hide(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(Path(self._folder) / "steps")
+        with contextlib.suppress(OSError):
+            os.rmdir(self._folder)
+
     def close(self) -> None:
         """Stop the thread and remove the socket."""
         self._open = False
         self._thread.join(timeout=5)
         self._socket.close(linger=0)
-        with contextlib.suppress(OSError):
-            os.unlink(Path(self._folder) / "steps")
-        with contextlib.suppress(OSError):
-            os.rmdir(self._folder)
+        self._hide()
 
 
 def _address(data: list) -> Address:

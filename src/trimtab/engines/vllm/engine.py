@@ -42,9 +42,7 @@ class VllmEngine(Tokenized, Engine):
     def __init__(self, loop: Loop, tokenizer: Any, *, id: str, revision: str | None = None) -> None:
         self.loop, self.tokenizer = loop, tokenizer
         self.encoder = PromptEncoder(tokenizer, id)
-        self.ledger, self.shelf = Ledger(), Shelf(loop.call)
-        self.receiver = Receiver(self.ledger.take)
-        self.epoch = 0
+        self.ledger = Ledger()
         self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
         self.found = self._attach()
         super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
@@ -100,6 +98,9 @@ class VllmEngine(Tokenized, Engine):
             raise
 
     def _attach(self) -> dict[str, Any]:
+        """Let the workers speak to this engine; what they found of the model."""
+        self.epoch, self.shelf = 0, Shelf(self.loop.call)
+        self.receiver = Receiver(self.ledger.take)
         try:
             found = self.loop.call("trimtab_attach", self.receiver.address)
         except Exception as error:
@@ -112,7 +113,18 @@ class VllmEngine(Tokenized, Engine):
         if refused:
             self.receiver.close()
             raise Unsupported(refused)
+        if not self.receiver.settle():
+            self.receiver.close()
+            raise Unsupported(
+                "vLLM's workers are not all heard: they have to run on this machine, as this user"
+            )
         return found[0]
+
+    def sampling(self, **options: Any) -> Any:
+        """vLLM's sampling parameters."""
+        from vllm import SamplingParams
+
+        return SamplingParams(**options)
 
     def new_key(self) -> str:
         """A name for a request that no other request of any engine has."""

@@ -48,6 +48,12 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         ("scheduler_output", "model_runner_output"),
         "end lost requests",
     ),
+    (
+        "vllm.v1.core.sched.scheduler",
+        "Scheduler._update_request_with_output",
+        ("request", "new_token_ids"),
+        "end requests by a rule",
+    ),
     ("vllm.v1.core.sched.scheduler", "Scheduler.finish_requests", ("finished_status",), "end lost requests"),
     ("vllm.v1.core.kv_cache_manager", "KVCacheManager.evict_blocks", ("block_ids",), "keep lost blocks out"),
     (

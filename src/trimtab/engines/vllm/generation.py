@@ -58,10 +58,8 @@ class Batch:
             raise
 
     def _board(self, order: Order) -> tuple[str, tuple[int, ...], Any]:
-        from vllm import SamplingParams
-
         engine, key = self.engine, self.engine.new_key()
-        params = SamplingParams(**order.params, detokenize=False)
+        params = engine.sampling(**order.params, detokenize=False)
         if order.tells:
             last = len(order.tokens) - 1
             self.records.append(engine.ledger.open(key, len(order.tokens) + (params.max_tokens or 0)))

@@ -15,7 +15,8 @@ import torch
 from trimtab.directions import content_hash
 from trimtab.engines.vllm.bank import Bank
 from trimtab.engines.vllm.edits import Edit, GeneralEdit
-from trimtab.engines.vllm.programs import Programs
+from trimtab.engines.vllm.judge import Clause, Judge, judge
+from trimtab.engines.vllm.programs import Programs, Stretch
 from trimtab.engines.vllm.steps import Span, Step, Steps, Tracked
 from trimtab.engines.vllm.ticket import Ticket, ticket_of
 from trimtab.errors import InputError
@@ -66,6 +67,8 @@ class Kernel:
         self.step: Step | None = None
         #: Coordinates of gates for the worker with the next layers; None after a step in which nothing was due.
         self.onward: list[np.ndarray] | None = None
+        #: Whom the rules of the step before end, {request id: rule}.
+        self.stopped: dict[str, str] = {}
 
     # --- what is sent ahead ------------------------------------------------------------------------------------
 
@@ -130,6 +133,7 @@ class Kernel:
     def harvest(self) -> dict[str, str]:
         """The forward pass is over: send on what was found. Who was lost, {request id: why}."""
         step, self.step = self.step, None
+        self.stopped = {}
         if step is None:
             return {}
         broken = step.broken
@@ -143,6 +147,17 @@ class Kernel:
         self.onward = [
             np.empty(0, np.float32) if m.found is None else m.found.float().cpu().numpy() for m in step.going
         ]
+        results = [] if broken else self._results(step)
+        if not broken:
+            self.stopped, verdicts = judge(
+                (
+                    (d.span.tracked, d.layer, d.positions, rows)
+                    for d, (_, rows) in zip(step.deliveries, results, strict=True)
+                    if d.readout is not None
+                ),
+                self._switch,
+            )
+            results += verdicts
         reports: list[Report] = [
             (
                 s.tracked.ticket.key,
@@ -153,7 +168,7 @@ class Kernel:
             )
             for s in step.spans
         ]
-        self.send(reports, [] if broken else self._results(step))
+        self.send(reports, results)
         return {id: lost for _, id, _, _, lost in reports if lost}
 
     def _results(self, step: Step) -> list[tuple[Address, np.ndarray]]:
@@ -191,11 +206,13 @@ class Kernel:
             plan = ResolvedPlan() if ticket.plan is None else ResolvedPlan.from_json(ticket.plan, self.arrays)
             read = self.readouts.get(ticket.readout or "", {})
             self._check(plan, {*ticket.capture, *read})
+            judge = self._judge(ticket)
             stretches = self.programs.acquire(plan)
+            reserved = self._reserve(judge, stretches)
         except InputError as error:
             return Tracked(item.id, ticket, lost=str(error))
         self.steps.forget()
-        return Tracked(item.id, ticket, stretches, read)
+        return Tracked(item.id, ticket, stretches, read, "", judge, plan, reserved)
 
     def _check(self, plan: ResolvedPlan, looked_at: set[int]) -> None:
         sites = {*plan.sites, *(p.gate.site for p in plan.placements if p.gate is not None)}
@@ -206,12 +223,47 @@ class Kernel:
         if beyond:
             raise InputError(f"the model has layers 0 to {self.depth - 1}, and not {sorted(beyond)}")
 
+    def _judge(self, ticket: Ticket) -> Judge | None:
+        if not ticket.rules:
+            return None
+        if len(self.layers) < self.depth:
+            raise InputError(
+                "rules that act are judged by a worker that has every layer, and this one has not"
+            )
+        try:
+            clauses = [Clause.from_json(r, self.arrays) for r in ticket.rules]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the request's rules are malformed: {error!r}") from error
+        for clause in clauses:
+            if clause.plan is not None:
+                self._check(clause.plan, set())
+        return Judge(clauses, ticket.judged_from)
+
+    def _reserve(self, judge: Judge | None, held: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
+        """Rows of the bank for the plans that may be switched on, so that there is room when they are."""
+        found: tuple[Stretch, ...] = ()
+        try:
+            for clause in () if judge is None else judge.clauses:
+                if clause.plan is not None:
+                    found += self.programs.acquire(clause.plan)
+        except InputError:
+            self.programs.release((*held, *found))
+            raise
+        return found
+
+    def _switch(self, tracked: Tracked, plan: ResolvedPlan) -> None:
+        """From the next step on `plan` acts; where it was changed, the positions of before are as they were."""
+        stretches = self.programs.acquire(plan)
+        self.programs.release(tracked.stretches)
+        tracked.stretches, tracked.plan = stretches, plan
+        self.steps.forget()
+
     def finish(self, ids: Iterable[str]) -> None:
         """Requests are gone; their programs are freed."""
         for id in ids:
             tracked = self.tracked.pop(id, None)
-            if tracked is not None and tracked.stretches:
-                self.programs.release(tracked.stretches)
+            if tracked is not None and (tracked.stretches or tracked.reserved):
+                self.programs.release((*tracked.stretches, *tracked.reserved))
                 self.steps.forget()
 
     def counts(self) -> dict[str, int]:

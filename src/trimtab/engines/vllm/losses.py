@@ -20,9 +20,14 @@ ATTRIBUTE = "trimtab_lost"
 
 def tell(output: Any, lost: Mapping[str, str]) -> None:
     """Put losses on the output of a step, or on what becomes its output once it is copied from the device."""
-    if lost and output is not None:
+    put(output, ATTRIBUTE, lost)
+
+
+def put(output: Any, name: str, told: Mapping[str, str]) -> None:
+    """Give the output of a step an attribute, where there is anything to tell."""
+    if told and output is not None:
         inner = getattr(output, "model_runner_output", None) or getattr(output, "_model_runner_output", None)
-        setattr(output if inner is None else inner, ATTRIBUTE, dict(lost))
+        setattr(output if inner is None else inner, name, dict(told))
 
 
 def install() -> None:

@@ -14,9 +14,10 @@ log = logging.getLogger("vllm.trimtab")
 def register() -> bool:
     """Hang the engine into this process of vLLM. One that does not fit keeps serving plain requests and refuses those
     with plans; that is logged."""
-    from trimtab.engines.vllm import extension_points, refusal
+    from trimtab.engines.vllm import extension_points, orphan, refusal
     from trimtab.errors import Unsupported
 
+    orphan.watch()
     try:
         extension_points.check_version()
     except Unsupported as error:
@@ -26,9 +27,10 @@ def register() -> bool:
 
     from vllm.v1.worker.gpu_worker import Worker
 
-    from trimtab.engines.vllm import cache_keys, losses, worker
+    from trimtab.engines.vllm import cache_keys, losses, stops, worker
 
     cache_keys.install()
     losses.install()
+    stops.install()
     worker.patch(Worker)
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trimtab.engines.vllm import losses, pipeline, seeds
+from trimtab.engines.vllm import losses, pipeline, seeds, stops
 from trimtab.engines.vllm.blocks import Blocks
 from trimtab.engines.vllm.kernel import Item, Kernel
 from trimtab.engines.vllm.ticket import KEY
@@ -115,10 +115,11 @@ class Watch:
             self.kernel.receive(*pipeline.unpack(self._told))
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Losses go to the scheduler on the output of the step, from the one worker whose output it reads."""
+        """Losses and ends go to the scheduler on the output of the step, from the one worker whose output it reads."""
         output = self._sample(*args, **kwargs)
         if self.place.last:
             losses.tell(output, self.lost)
+            stops.tell(output, self.kernel.stopped)
         return output
 
     def dummy_run(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,21 +14,27 @@ import torch
 from trimtab.engines.vllm.bank import Bank
 from trimtab.engines.vllm.compiling import Segment, compile_edits, rows_of_spans
 from trimtab.engines.vllm.edits import Edit, GeneralEdit, Grab, Measure, Stage, states
+from trimtab.engines.vllm.judge import Judge
 from trimtab.engines.vllm.programs import Stretch
 from trimtab.engines.vllm.ticket import Ticket
 from trimtab.prompts import Range
+from trimtab.resolved import ResolvedPlan
 
 
 @dataclass(eq=False)
 class Tracked:
     """A request that the worker knows: its ticket, the stretches of its plan, the rows [concepts, width] of its readout
-    at each layer, and why it is lost, if it is."""
+    at each layer, and why it is lost, if it is. `judge` judges its rules; `plan` is what acts now, and `reserved` keeps
+    the rows of what a rule may switch on."""
 
     id: str
     ticket: Ticket
     stretches: tuple[Stretch, ...] = ()
     readout: Mapping[int, torch.Tensor] = field(default_factory=dict)
     lost: str = ""
+    judge: Judge | None = None
+    plan: ResolvedPlan = field(default_factory=ResolvedPlan)
+    reserved: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True)

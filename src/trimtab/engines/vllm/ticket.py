@@ -27,7 +27,8 @@ class Ticket:
 
     `plan` is `ResolvedPlan.to_json` without its arrays, None for a plain request. `capture` are the layers whose states
     are returned, at the absolute positions `ranges`; `readout` names a readout that the worker holds, read from
-    position `reads_from` on. `epoch` separates the cached keys and values of before and after a request was lost.
+    position `reads_from` on. `rules` are clauses (`judge.Clause`) that the worker judges on that readout from position
+    `judged_from` on. `epoch` separates the cached keys and values of before and after a request was lost.
     """
 
     key: str
@@ -40,6 +41,18 @@ class Ticket:
     readout: str | None = None
     reads_at: str = "after"
     reads_from: int = 0
+    rules: tuple[Mapping[str, Any], ...] = ()
+    judged_from: int = 0
+
+    @property
+    def switches_from(self) -> int | None:
+        """The first position that a rule may steer, depending on what the model says; None where none can."""
+        return self.judged_from + 1 if any(r["plan"] is not None for r in self.rules) else None
+
+    @property
+    def acts_from(self) -> int | None:
+        """The first position that may be steered at all."""
+        return min((p for p in (self.first, self.switches_from) if p is not None), default=None)
 
     @property
     def fingerprint(self) -> str:
@@ -59,6 +72,7 @@ class Ticket:
                 raise InputError(f"the request speaks another version of trimtab than the worker, {VERSION}")
             data["capture"] = tuple(data["capture"])
             data["ranges"] = tuple((a, b) for a, b in data["ranges"])
+            data["rules"] = tuple(data["rules"])
             return cls(**data)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
@@ -73,12 +87,13 @@ def ticket_of(extra_args: Mapping[str, Any] | None) -> Ticket | None:
 
 
 def first_steered(extra_args: Mapping[str, Any] | None) -> int | None:
-    """The first token that a request's plan acts on; None for a plain one, 0 where the ticket cannot be read."""
+    """The first token that a request's plan or rules may act on; None for a plain one, 0 where the ticket cannot be
+    read."""
     try:
         ticket = ticket_of(extra_args)
     except InputError:
         return 0
-    return None if ticket is None else ticket.first
+    return None if ticket is None else ticket.acts_from
 
 
 @functools.lru_cache(maxsize=512)

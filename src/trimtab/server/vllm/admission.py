@@ -3,6 +3,8 @@
 vLLM renders its prompts, then makes sampling parameters, then generates. `prepare` stands between the first two, where
 tokens and messages are known and a bad request can still be refused; `board` writes the ticket; `follow` passes an
 output on only when the workers have reported every token of it, so that no token of a lost request ever goes out.
+
+A whole answer that is watched, or under rules, is followed token by token all the same, and handed on when it is whole.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.exactness import rows_of
+from trimtab.engines.vllm.judge import VERDICT, Clause
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, TrimtabError
 from trimtab.prompts import Prompt
 from trimtab.readouts import Readout
 from trimtab.server.counter import Order
+from trimtab.server.feed import Feed
 from trimtab.server.joint import Joint
+from trimtab.server.vllm import judging
 from trimtab.server.vllm.door import Door
 from trimtab.server.vllm.results import Samples, until
 from trimtab.server.wire import Fields
@@ -39,6 +44,8 @@ class Part:
     capture: dict[str, Any] | None = None
     begun: bool = False
     fired: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+    finish: str = ""
 
 
 @dataclass(eq=False)
@@ -54,6 +61,21 @@ class Journey:
     samples: Samples | None = None
     parts: list[Part] = field(default_factory=list)
     reserved: int = 0
+    feed: Feed | None = None
+    clauses: list[Clause] = field(default_factory=list)
+    most: int = 0
+    whole: bool = False
+    id: str = ""
+
+    @property
+    def tells(self) -> bool:
+        """Whether the workers have anything to do with it."""
+        return self.order.tells or self.feed is not None
+
+    def vectors(self) -> dict[str, np.ndarray]:
+        """What the workers must hold for the plan, and for those that rules may switch on."""
+        plans = [self.order.plan, *(c.plan for c in self.clauses if c.plan is not None)]
+        return {name: array for plan in plans for name, array in plan.vectors.items()}
 
     def processed(self) -> list[int]:
         """Tokens of each sample that went through the model: all but the last one."""
@@ -77,10 +99,17 @@ class Admission:
         for order in orders:
             journey = Journey(order, self.door.new_key())
             self.journeys.append(journey)
-            if order.tells:
-                journey.rows = self.door.take_rows(order.plan.vectors)
-                journey.held = await self.door.hold(self.door.shelf.hold, order.plan.vectors)
-            journey.joint = order.joint()
+            feed, selection = self.door.counter.feed, order.selection
+            # Of an answer that reads before the edits nothing goes to the feed.
+            if feed is not None and feed.watched and (selection is None or selection.readout.at == "after"):
+                journey.feed = feed
+            journey.joint = order.joint() if journey.feed is None else order.joint(journey.feed.readout)
+            if order.ruling is not None:
+                journey.clauses = judging.clauses(order.ruling)
+            if journey.tells:
+                vectors = journey.vectors()
+                journey.rows = self.door.take_rows(vectors)
+                journey.held = await self.door.hold(self.door.shelf.hold, vectors)
             if journey.joint is not None:
                 journey.readout = await self.door.hold(self.door.shelf.hold_readout, journey.joint.readout)
 
@@ -108,9 +137,12 @@ class Admission:
         journey = self.journeys[self._boarded]
         self._boarded += 1
         order, total = journey.order, len(journey.order.prompt) + (params.max_tokens or 0)
-        journey.parts = [Part() for _ in range(params.n)]
-        if not order.tells:
+        journey.parts, journey.most = [Part() for _ in range(params.n)], params.max_tokens or 0
+        if not journey.tells:
             return
+        kind = params.output_kind
+        if kind.name == "FINAL_ONLY" and (journey.feed is not None or order.ruling is not None):
+            params.output_kind, journey.whole = type(kind).CUMULATIVE, True
         if order.layers:
             size = order.rows(total - 1) * len(order.layers) * self.door.counter.info.hidden_size * 4
             self.door.counter.captures.reserve(size * params.n)
@@ -129,6 +161,8 @@ class Admission:
             journey.readout,
             "after" if journey.joint is None else journey.joint.readout.at,
             0 if reads_prompt else last,
+            judging.told(journey.clauses),
+            last,
         )
         params.extra_args = {**(params.extra_args or {}), KEY: ticket.to_text()}
         # A cached token is not computed, so its state is not seen; the last one of a prompt always is.
@@ -139,52 +173,81 @@ class Admission:
         """For the header: the plan's fingerprint; several prompts may have several."""
         return ", ".join(dict.fromkeys(j.order.plan.fingerprint for j in self.journeys)) or "plain"
 
+    @property
+    def ruled(self) -> bool:
+        """Whether rules are in force, the operator's or its own."""
+        return any(j.order.ruling is not None for j in self.journeys)
+
     # --- while it runs ----------------------------------------------------------------------------------------
 
-    def follow(self, outputs: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
-        """vLLM's outputs of the prompt that boarded last, each as soon as everything that belongs to it is there."""
-        return self._follow(self.journeys[self._boarded - 1], outputs)
+    def follow(self, outputs: AsyncGenerator[Any], id: str = "") -> AsyncGenerator[Any]:
+        """vLLM's outputs of the prompt that boarded last, each as soon as everything that belongs to it is there; `id`
+        is what those who watch know it by."""
+        journey = self.journeys[self._boarded - 1]
+        journey.id = id
+        return self._follow(journey, outputs)
 
     async def _follow(self, journey: Journey, outputs: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        last: dict[int, Any] = {}
         try:
             async for output in outputs:
                 for done in output.outputs:
                     await self._arrive(journey, done)
-                yield output
+                    last[done.index] = done
+                if not journey.whole:
+                    yield output
+                elif all(p.finish for p in journey.parts):
+                    output.outputs = [last[i] for i in sorted(last)]
+                    yield output
         except SteeringLost:
             self.door.distrust()
             raise
         finally:
+            for index, part in enumerate(journey.parts):
+                if journey.feed is not None and not part.finish:
+                    journey.feed.end(journey.id, index, "abandoned")
             await outputs.aclose()
 
     async def _arrive(self, journey: Journey, done: Any) -> None:
         samples, part = journey.samples, journey.parts[done.index]
-        first, part.tokens = part.tokens, part.tokens + len(done.token_ids)
-        if samples is None or not part.tokens:  # a plan that does nothing has no ticket
+        first, count = part.tokens, len(done.token_ids)
+        part.tokens = count if journey.whole else first + count
+        if samples is not None and part.tokens:  # a plan that does nothing has no ticket
+            record = samples.records[done.index]
+            end = len(journey.order.prompt) + part.tokens - 1
+            await until(samples, lambda: _whole(record.passed[:end], len(journey.order.prompt)), "a receipt")
+            if journey.joint is not None and part.tokens > first:
+                await self._read(journey, samples, done.index, first)
+            if done.finish_reason is not None and journey.order.layers:
+                part.capture = self._keep(journey, record, end)
+        if done.finish_reason is None:
             return
-        record = samples.records[done.index]
-        end = len(journey.order.prompt) + part.tokens - 1
-        await until(samples, lambda: _whole(record.passed[:end], len(journey.order.prompt)), "a receipt")
-        if journey.joint is not None and part.tokens > first:
-            await self._read(journey, samples, done.index, first)
-        if done.finish_reason is not None and journey.order.layers:
-            part.capture = self._keep(journey, record, end)
+        if part.stopped and part.tokens < journey.most and done.finish_reason == "length":
+            done.finish_reason = "stop"  # a rule's end: see `trimtab.engines.vllm.stops`
+        part.finish = done.finish_reason
+        if journey.feed is not None:
+            journey.feed.end(journey.id, done.index, part.finish)
 
     async def _read(self, journey: Journey, samples: Samples, index: int, first: int) -> None:
         """Readings of the states that emitted the tokens from `first` on."""
         selection, part, record = journey.order.selection, journey.parts[index], samples.records[index]
-        joint, ruling = journey.joint, journey.order.ruling
+        joint, length = journey.joint, len(journey.order.prompt)
         assert joint is not None
-        layers, length = [s.layer for s in joint.readout.sites], len(journey.order.prompt)
+        layers = [s.layer for s in joint.readout.sites] + ([VERDICT] if journey.clauses else [])
         wanted = range(length - 1 + first, length - 1 + part.tokens)
         if selection is not None and selection.field.prompt and first == 0:
             wanted = range(wanted.stop)
-        await until(samples, lambda: all(record.reading(layers, p) is not None for p in wanted), "a reading")
+
+        def arrived(position: int) -> bool:
+            # States of the prompt before its last one are read, and not judged.
+            here = layers if position >= length - 1 or not journey.clauses else layers[:-1]
+            return record.reading(here, position) is not None
+
+        await until(samples, lambda: all(map(arrived, wanted)), "a reading")
         whole = [self._scores(joint.readout, record, p) for p in wanted]
         for position, row in zip(wanted, whole, strict=True):
-            if ruling is not None and position >= length - 1:
-                ruling.see(index, position, row)
-                part.fired += ruling.fired(index, position)
+            if position >= length - 1:
+                self._judge(journey, record, index, position, row)
         if selection is None:
             return
         rows = [joint.part(0, row) for row in whole]
@@ -194,13 +257,34 @@ class Admission:
             rows = rows[length - 1 :]
         part.waiting.append((first, rows))
 
+    def _judge(self, journey: Journey, record: Any, index: int, position: int, row: np.ndarray) -> None:
+        """What fires on a state, and who is told of it."""
+        ruling, feed, joint, part = journey.order.ruling, journey.feed, journey.joint, journey.parts[index]
+        fired: list[dict[str, Any]] = []
+        if part.stopped:
+            raise SteeringLost("a rule has ended the reply, and it went on; the output is withheld")
+        if ruling is not None:
+            verdict = ruling.see(index, position, row)
+            part.stopped = verdict is not None and verdict.stop
+            if journey.clauses:
+                judging.agree(ruling, journey.clauses, index, position, record.read[VERDICT].pop(position))
+            fired = ruling.fired(index, position)
+            part.fired += fired
+        if feed is not None and joint is not None:
+            feed.token(journey.id, index, position, joint.part(-1, row))
+            for firing in fired:
+                feed.rule(journey.id, index, firing)
+
     def _scores(self, readout: Readout, record: Any, position: int) -> np.ndarray:
-        return np.stack(
-            [
-                (record.read[s.layer].pop(position) - readout.offset[s]) / readout.scale[s]
-                for s in readout.sites
-            ]
-        ).astype(np.float32)
+        """In float64, then cut, as the worker computes what it judges."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.stack(
+                [
+                    (record.read[s.layer].pop(position).astype(np.float64) - readout.offset[s])
+                    / readout.scale[s]
+                    for s in readout.sites
+                ]
+            ).astype(np.float32)
 
     def _keep(self, journey: Journey, record: Any, end: int) -> dict[str, Any]:
         order = journey.order

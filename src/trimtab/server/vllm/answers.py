@@ -21,7 +21,7 @@ def complete(admission: Admission, response: Any) -> Any:
                 setattr(response.choices[at], name, value)
             at += 1
     response.steering_applied = receipt(admission)
-    if admission.fields.rules:
+    if admission.ruled:
         response.rules = fired(admission)
     return response
 
@@ -37,9 +37,20 @@ def fired(admission: Admission) -> list[dict[str, Any]]:
 
 
 def receipt(admission: Admission) -> Any:
-    """`steering_applied`; a list where a request has several prompts."""
-    found = [applied(j.order.plan, j.processed()) for j in admission.journeys]
+    """`steering_applied`; a list where a request has several prompts, or where rules gave its samples different
+    plans."""
+    found = [stated for journey in admission.journeys for stated in _stated(journey)]
     return found[0] if len(found) == 1 else found
+
+
+def _stated(journey: Journey) -> list[dict[str, Any]]:
+    processed, ruling = journey.processed(), journey.order.ruling
+    if ruling is None:
+        return [applied(journey.order.plan, processed)]
+    plans = [ruling.plan_of(i) for i in range(len(processed))]
+    if len({p.fingerprint for p in plans}) == 1:
+        return [applied(plans[0], processed)]
+    return [applied(p, [n]) for p, n in zip(plans, processed, strict=True)]
 
 
 def _choice(journey: Journey, part: Part, whole: bool) -> dict[str, Any]:
@@ -111,7 +122,7 @@ class Chunks:
             changed = changed or bool(more) or choice.get("finish_reason") is not None
         if not self._unfinished and bool(chunk["choices"]) != self._usage:
             chunk["steering_applied"] = receipt(self.admission)
-            if self.admission.fields.rules:
+            if self.admission.ruled:
                 chunk["rules"] = fired(self.admission)
             changed = True
         if not changed:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+
 from trimtab.engines.tokens import PromptEncoder
-from trimtab.engines.vllm.channel import Receiver
+from trimtab.engines.vllm.channel import Receiver, Take
 from trimtab.engines.vllm.engine import describe
+from trimtab.engines.vllm.kernel import Address, Report
 from trimtab.engines.vllm.shelf import Shelf
 from trimtab.engines.vllm.worker import BANK, OPTION
 from trimtab.errors import Unsupported
@@ -20,6 +25,8 @@ from trimtab.server import counter as counters
 from trimtab.server import metrics
 from trimtab.server.busy import Busy
 from trimtab.server.settings import Settings
+from trimtab.server.surface import Surface
+from trimtab.server.vllm import judging
 from trimtab.server.vllm.results import Results
 
 T = TypeVar("T")
@@ -33,19 +40,28 @@ class Door:
     counter: counters.Counter
     encoder: PromptEncoder
     results: Results
+    #: What the workers found of the model.
+    found: dict[str, Any]
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.epoch = 0
         #: Whether the routes of the endpoint plugin are there, and captures can be fetched.
         self.routes = False
+        #: The routes of the remote engine, where they are there.
+        self.surface: Surface | None = None
+        #: Why no rule may act on this server; "" where they may.
+        self.inexact = ""
         self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
         # One thread: calls to the workers wait for this loop, so that the loop must not wait for them.
         self._calls = ThreadPoolExecutor(1, "trimtab-door")
         self._opening = asyncio.Lock()
         self.receiver: Receiver | None = None
+        #: Who is told of every step of the workers, by the receiver's thread; each knows its own requests.
+        self.listeners: list[Take] = []
         #: How many requests use each vector, and how many vectors the workers can use at once.
         self._rows: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self.capacity = BANK
 
     @classmethod
@@ -61,9 +77,18 @@ class Door:
         return _DOORS.get(id(client))
 
     @property
-    def default_plan(self) -> bool:
-        """Whether requests without a plan are steered."""
-        return self.receiver is not None and self.counter.default is not None
+    def binds(self) -> str:
+        """What holds for requests that ask for nothing, in words; "" for nothing."""
+        if self.receiver is None:
+            return ""
+        if self.counter.rules:
+            return "judges rules on all that is generated (TRIMTAB_RULES)"
+        return "steers by default (PUT /v1/steering)" if self.counter.default is not None else ""
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks at the readings of all traffic."""
+        return self.receiver is not None and self.counter.feed is not None and self.counter.feed.watched
 
     async def open(self, settings: Settings | None = None) -> Door:
         """Attach to the workers and load the operator's vectors, once. A server that cannot steer says so."""
@@ -75,16 +100,20 @@ class Door:
     async def _open(self, settings: Settings) -> None:
         if getattr(self.client, "_client_count", 1) > 1:
             raise Unsupported("steering runs with one API server: start vLLM with --api-server-count 1")
-        for name, given in (("TRIMTAB_RULES", settings.rules), ("TRIMTAB_FEED", settings.feed)):
-            if given:
-                raise Unsupported(f"{name} is set, and vLLM's server cannot do what it asks for; unset it")
         loop = asyncio.get_running_loop()
-        self.results = Results(loop)
-        receiver = Receiver(self.results.take)
+        self.results = Results(loop, lambda: getattr(self.client, "errored", False))
+        self.listeners.append(self.results.take)
+        receiver = Receiver(self._take)
         try:
-            (found, *_) = await self.client.collective_rpc("trimtab_attach", args=(receiver.address,))
-            if "refused" in found:
-                raise Unsupported(found["refused"])
+            workers = await self.client.collective_rpc("trimtab_attach", args=(receiver.address,))
+            refused = next((w["refused"] for w in workers if "refused" in w), "")
+            if refused:
+                raise Unsupported(refused)
+            if not await asyncio.to_thread(receiver.settle):
+                raise Unsupported(
+                    "vLLM's workers are not all heard: they have to run on this machine, as this user"
+                )
+            self.found = found = workers[0]
             model = self.client.model_config
             name = model.served_model_name or model.model
             name = name[0] if isinstance(name, list) else name
@@ -94,6 +123,8 @@ class Door:
             self.capacity = int((options or {}).get("bank", BANK))
             info = describe(self.client.vllm_config, self.encoder, found, name, model.revision)
             self.counter = counters.Counter(info, settings)
+            self.inexact = judging.inexact(self.client.vllm_config)
+            judging.check(self.counter.rules, self.inexact)
         except BaseException as error:
             receiver.close()
             if isinstance(error, (AttributeError, NotImplementedError)):
@@ -114,6 +145,10 @@ class Door:
             lambda: len(self.results), lambda: self.counter.captures.held, lambda: len(self.counter.library)
         )
 
+    def _take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
+        for listener in self.listeners:
+            listener(reports, results)
+
     def new_key(self) -> str:
         """A name that no other request has."""
         return f"trimtab-{self._run}-{next(self._names)}"
@@ -121,18 +156,20 @@ class Door:
     def take_rows(self, names: Iterable[str]) -> tuple[str, ...]:
         """Count vectors as used; refused where the workers' bank would not hold them. Give them back, once."""
         taken = tuple(names)
-        if len(self._rows.keys() | set(taken)) > self.capacity:
-            raise Busy(
-                f"requests under way use {len(self._rows)} different vectors, and the workers hold {self.capacity}: "
-                "try again later"
-            )
-        self._rows.update(taken)
+        with self._counting:
+            if len(self._rows.keys() | set(taken)) > self.capacity:
+                raise Busy(
+                    f"requests under way use {len(self._rows)} different vectors, and the workers hold "
+                    f"{self.capacity}: try again later"
+                )
+            self._rows.update(taken)
         return taken
 
     def give_rows(self, names: Iterable[str]) -> None:
         """Requests that used these are done."""
-        self._rows.subtract(names)
-        self._rows = +self._rows
+        with self._counting:
+            self._rows.subtract(names)
+            self._rows = +self._rows
 
     async def hold(self, work: Callable[..., T], *args: Any) -> T:
         """Something of the shelf's that may call the workers."""
@@ -148,3 +185,19 @@ class Door:
         metrics.count("lost")
         self.epoch += 1
         self._calls.submit(self.shelf.forget)
+
+    def dismiss(self) -> None:
+        """The server is about to end: a feed has no end of its own, and would keep it. From any thread."""
+        if self.receiver is not None and self.counter.feed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self.results.loop.call_soon_threadsafe(self.counter.feed.close)
+
+    def close(self) -> None:
+        """Let go of the channel to the workers, which are gone. From any thread."""
+        if self.surface is not None:
+            self.surface.batcher.refuse()
+            self.surface.close()
+        _DOORS.pop(id(self.client), None)
+        if self.receiver is not None:
+            self.receiver.close()
+        self._calls.shutdown(wait=False, cancel_futures=True)

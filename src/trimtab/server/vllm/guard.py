@@ -14,6 +14,8 @@ from trimtab.server.wire import FIELDS
 
 ADMITTING = ("/v1/chat/completions", "/v1/completions")
 OURS = ("/v1/steering", "/v1/steering/preview", "/v1/vectors/load", "/v1/vectors/unload")
+#: Bodies of the remote engine are no JSON, and are bounded where they are read.
+ENGINE = "/v1/engine/"
 
 
 class Guard:
@@ -35,7 +37,8 @@ class Guard:
                     message = {**message, "headers": headers}
             await send(message)
 
-        if scope["method"] == "POST" and not scope["path"].endswith((*ADMITTING, *OURS)):
+        takes = scope["path"].endswith((*ADMITTING, *OURS)) or ENGINE in scope["path"]
+        if scope["method"] == "POST" and not takes:
             body, receive = await _read(receive)
             ours = fields_in(body)
             if ours:

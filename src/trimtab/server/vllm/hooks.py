@@ -2,7 +2,8 @@
 
 vLLM's request models keep unknown fields and ignore them: a plan sent to a server without this plugin is lost in
 silence. With it, each route either admits the request (chat and completions) or refuses it by name (every other).
-A request without our fields, on a server without a default plan, runs through vLLM's own code alone.
+A request without our fields, on a server without a default plan and rules, and that nobody watches, runs through
+vLLM's own code alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
+from trimtab.server.bounds import Bounds
 from trimtab.server.busy import status_of
-from trimtab.server.vllm import answers
+from trimtab.server.settings import Settings
+from trimtab.server.vllm import answers, judging, watching
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
 from trimtab.server.vllm.guard import ADMITTING, Guard
@@ -44,6 +47,7 @@ def install() -> None:
             _wrap(request, "to_beam_search_params", _no_beams)
     _wrap(AsyncLLM, "__init__", _guarding)
     _wrap(AsyncLLM, "generate", _following)
+    _wrap(AsyncLLM, "shutdown", _closing)
 
 
 def _wrap(owner: Any, name: str, wrapper: Any) -> None:
@@ -60,7 +64,7 @@ def _admitting(original: Any) -> Any:
         door = Door.of(self.engine_client)
         try:
             found = _fields_of(request)
-            if not found and not door.default_plan:
+            if not found and not door.binds:
                 return await original(self, request, raw_request)
             await door.open()
             fields = door.counter.parse(found)
@@ -118,13 +122,7 @@ def _check(handler: Any, request: Any, fields: wire.Fields, door: Door) -> None:
         raise Unsupported(
             "captures are fetched from a route that this server does not have: start it with VLLM_PLUGINS=trimtab"
         )
-    for rule in fields.rules:
-        beyond = sorted({a.kind for a in rule.then} & {"abort", "steer"})
-        if beyond:
-            raise Unsupported(
-                f"rules: {rule.name!r} wants to {' and '.join(beyond)}, and on vLLM a rule can only tag and log: "
-                "tokens have gone out before it is judged. trimtab serve --engine transformers does both"
-            )
+    judging.check(fields.rules, door.inexact)
     prompts = getattr(request, "prompt", None)
     several = isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int)
     if several and request.stream and fields.readout is not None:
@@ -188,23 +186,48 @@ def _refuse_elsewhere(request: Any) -> None:
 
 
 def _following(original: Any) -> Any:
-    """An admitted request is followed; every other one is vLLM's own generator."""
+    """An admitted request is followed, and so is every other one while somebody watches; else it is vLLM's own
+    generator."""
 
-    def generate(self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self: Any, prompt: Any, sampling_params: Any, request_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
         admission, door = CURRENT.get(), Door.known(self)
-        if admission is None and door is not None:
+
+        def outputs(params: Any) -> Any:
+            return original(self, prompt, params, request_id, *args, **kwargs)
+
+        if admission is not None:
+            return admission.follow(outputs(sampling_params), request_id)
+        if door is not None:
             # Engines of the Python face have no door, and write their own tickets.
             if KEY in (getattr(sampling_params, "extra_args", None) or {}):
                 raise _invalid(f"extra_args.{KEY} is not for clients; send steering, readout or capture")
-            if door.default_plan:
-                raise _invalid(
-                    "this server steers by default (PUT /v1/steering), and can do so on "
-                    f"{' and '.join(ADMITTING)} only"
-                )
-        outputs = original(self, prompt, sampling_params, *args, **kwargs)
-        return outputs if admission is None else admission.follow(outputs)
+            if door.binds:
+                raise _invalid(f"this server {door.binds}, and can do so on {' and '.join(ADMITTING)} only")
+            if door.watched and kwargs.get("lora_request") is None:
+                tokens = watching.tokens_of(prompt)
+                if tokens is not None:
+                    return watching.watched(door, tokens, sampling_params, request_id, outputs)
+        return outputs(sampling_params)
 
     return generate
+
+
+def _closing(original: Any) -> Any:
+    """The engine client shuts down: who watches is sent home first, and what we hold is let go after."""
+
+    def shutdown(self: Any, *args: Any, **kwargs: Any) -> Any:
+        door = Door.known(self)
+        if door is None:
+            return original(self, *args, **kwargs)
+        door.dismiss()
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            door.close()
+
+    return shutdown
 
 
 def _guarding(original: Any) -> Any:
@@ -212,10 +235,15 @@ def _guarding(original: Any) -> Any:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         module: Any = sys.modules.get("vllm.entrypoints.launchers.app")
-        if module is not None and not hasattr(module.attach_endpoint_plugins, "trimtab"):
-            _wrap(module, "attach_endpoint_plugins", _attaching)
-        if module is not None and os.environ.get("TRIMTAB_RULES"):
-            raise Unsupported("TRIMTAB_RULES is set, and vLLM's server does not judge rules; unset it")
+        if module is not None:
+            if not hasattr(module.attach_endpoint_plugins, "trimtab"):
+                _wrap(module, "attach_endpoint_plugins", _attaching)
+            for name in ("TRIMTAB_RULES", "TRIMTAB_FEED"):
+                if os.environ.get(name) and "trimtab" not in os.environ.get("VLLM_PLUGINS", "").split(","):
+                    raise Unsupported(
+                        f"{name} is set, and holds only where vLLM loads our routes: name trimtab in VLLM_PLUGINS, or "
+                        "unset it"
+                    )
         original(self, *args, **kwargs)
 
     return __init__
@@ -224,6 +252,9 @@ def _guarding(original: Any) -> Any:
 def _attaching(original: Any) -> Any:
     def attach_endpoint_plugins(app: Any, *args: Any, **kwargs: Any) -> Any:
         app.add_middleware(Guard)
+        if "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(","):
+            # Who only has trimtab installed keeps vLLM's own limits.
+            app.add_middleware(Bounds, settings=Settings.from_environment())
         return original(app, *args, **kwargs)
 
     return attach_endpoint_plugins

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import Any, cast
 
 from trimtab.errors import Unsupported
 
@@ -54,15 +54,23 @@ class Routes:
     required_tasks = ("generate",)
 
     def attach_router(self, app: Any) -> None:
-        """Our routes."""
+        """Our routes, and those of the remote engine."""
         from trimtab.server.routes import router
+        from trimtab.server.surface import routes
+        from trimtab.server.vllm.guest import Late
 
         app.include_router(router())
+        app.include_router(routes(cast(Any, Late(app))))
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Open the door now, so that a vector file that does not fit stops the server and not the first request."""
+        from trimtab.server.batching import Batcher
+        from trimtab.server.surface import Surface
         from trimtab.server.vllm.door import Door
+        from trimtab.server.vllm.guest import Guest
 
         door = await Door.of(engine_client).open()
         door.routes = True
+        guest, limits = Guest(door), door.counter.settings
+        door.surface = Surface(guest, Batcher(guest, limits.max_rows, limits.max_waiting), door.counter)
         state.trimtab = door

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 
@@ -12,12 +13,15 @@ from trimtab.engines.vllm.kernel import Address, Report
 from trimtab.engines.vllm.ledger import PATIENCE, Record
 from trimtab.errors import SteeringLost
 
+#: Seconds after which somebody who waits looks whether the workers live.
+GLANCE = 1.0
+
 
 class Samples:
     """The records of one prompt; vLLM runs its `n` samples as requests of their own, under one ticket."""
 
-    def __init__(self, key: str, n: int, total: int) -> None:
-        self.key, self.total = key, total
+    def __init__(self, key: str, n: int, total: int, dead: Callable[[], bool] = lambda: False) -> None:
+        self.key, self.total, self.dead = key, total, dead
         self.records = [Record(key, total) for _ in range(n)]
         self.news = asyncio.Event()
 
@@ -35,15 +39,16 @@ class Samples:
 
 
 class Results:
-    """`take` is called by the receiver's thread, everything else in the event loop."""
+    """`take` is called by the receiver's thread, everything else in the event loop. `dead()` says whether the workers
+    are gone."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, dead: Callable[[], bool] = lambda: False) -> None:
+        self.loop, self._dead = loop, dead
         self._open: dict[str, Samples] = {}
 
     def open(self, key: str, n: int, total: int) -> Samples:
         """Expect results for `key`."""
-        found = self._open[key] = Samples(key, n, total)
+        found = self._open[key] = Samples(key, n, total, self._dead)
         return found
 
     def close(self, key: str) -> None:
@@ -55,7 +60,7 @@ class Results:
 
     def take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         """One step of the workers."""
-        self._loop.call_soon_threadsafe(self._take, reports, results)
+        self.loop.call_soon_threadsafe(self._take, reports, results)
 
     def _take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         for (key, id, layer, readout, positions), rows in results:
@@ -72,16 +77,20 @@ class Results:
 
 
 async def until(samples: Samples, ready: Callable[[], bool], what: str) -> None:
-    """Until `ready()`, which is asked again at every step; raises when the request is lost or nothing comes."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    """Until `ready()`, which is asked again at every step; raises when the request is lost, the workers are gone, or
+    nothing comes."""
+    time = asyncio.get_running_loop().time
+    deadline = time() + PATIENCE
     while True:
         samples.news.clear()
         if samples.lost:
             raise SteeringLost(f"the request was not steered as asked, and is withheld: {samples.lost}")
         if ready():
             return
-        try:
-            async with asyncio.timeout_at(deadline):
+        if samples.dead():
+            raise SteeringLost(f"vLLM's workers are gone before {what} arrived; the output is withheld")
+        if time() >= deadline:
+            raise SteeringLost(f"{what} did not arrive in {PATIENCE:.0f} s; the output is withheld")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(min(deadline, time() + GLANCE)):
                 await samples.news.wait()
-        except TimeoutError:
-            raise SteeringLost(f"{what} did not arrive in {PATIENCE:.0f} s; the output is withheld") from None
