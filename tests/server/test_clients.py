@@ -102,9 +102,9 @@ def test_the_official_client_over_a_real_connection(server):
         values = [v for p in parts for v in (p.model_extra or {}).get("readout", {}).get("values", [])]
         assert np.allclose(values, want["choices"][0]["readout"]["values"], rtol=1e-5)
         assert stream[-1].model_extra["steering_applied"] == want["steering_applied"]
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong") as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.chat.completions.create(**BODY)
+    wrong = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong")
+    with wrong, pytest.raises(openai.AuthenticationError):
+        wrong.chat.completions.create(**BODY)
 
 
 def test_a_client_that_only_knows_a_base_address(server):

@@ -3,8 +3,8 @@
     inspect eval task.py --model trimtab/embedded --model-base-url http://127.0.0.1:8000/v1 \\
         -M steering=plan.json -M readout='{"layers": [4]}'
 
-The key is in `TRIMTAB_API_KEY`, the address in `TRIMTAB_BASE_URL` where no flag gives it. What was applied, and what was
-read, is in the metadata of every model output.
+The key is in `TRIMTAB_API_KEY`, the address in `TRIMTAB_BASE_URL` where no flag gives it. What was applied, and what
+was read, is in the metadata of every model output.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TrimtabAPI(OpenAICompatibleAPI):
         model_name: str,
         base_url: str | None = None,
         api_key: str | None = None,
-        config: GenerateConfig = GenerateConfig(),  # noqa: B008: as Inspect calls it
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008
         **model_args: Any,
     ) -> None:
         given = {name: field(name, model_args.pop(name)) for name in FIELDS if name in model_args}

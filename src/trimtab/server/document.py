@@ -92,12 +92,12 @@ def _share(node: Any, forms: dict[str, Any]) -> None:
     for key, part in list(node.items() if isinstance(node, dict) else enumerate(node)):
         if not isinstance(part, (dict, list)):
             continue
-        title = part.get("title") if isinstance(part, dict) else None
-        if title in schemas.SHARED and node is not forms:
-            node[key] = {"$ref": REF + title}
-            if title in forms:
+        name = part.pop(schemas.COMPONENT, None) if isinstance(part, dict) else None
+        if name is not None:
+            node[key] = {"$ref": REF + name}
+            if name in forms:
                 continue
-            forms[title] = part = dict(part)
+            forms[name] = part
         _share(part, forms)
 
 

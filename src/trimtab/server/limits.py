@@ -82,10 +82,13 @@ class Limits:
             )
             await answer.end(504, "TimeoutError", text)
         except asyncio.CancelledError:  # the server ends, and this request did not within its grace
-            await answer.end(
-                503, "ServiceUnavailableError", "the server is shutting down; the request was ended"
-            )
+            if answer.events or not answer.begun:
+                text = "the server is shutting down; the request was ended"
+                await answer.end(503, "ServiceUnavailableError", text)
             raise
+        except Exception:
+            if not answer.over:  # else it is what a route does whose client was sent away
+                raise
 
 
 class Answer:

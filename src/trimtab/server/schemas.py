@@ -1,6 +1,6 @@
 """What the fields of a request look like, as JSON schemas for the OpenAPI document.
 
-They describe; `wire` checks. Those with a name (`title`) become components of the document.
+They describe; `wire` checks. Those with a name (`named`) become components of the document.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
-#: Names of the schemas that become components.
-SHARED: set[str] = set()
+#: Marks a schema that becomes a component of the document, and says its name.
+COMPONENT = "x-trimtab-component"
 INDEX: Schema = {"type": "integer", "minimum": 0}
 
 
@@ -37,8 +37,7 @@ def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None
 
 def named(title: str, schema: Schema) -> Schema:
     """A schema that the document names, wherever it stands."""
-    SHARED.add(title)
-    return {"title": title, **schema}
+    return {COMPONENT: title, **schema, "title": title}
 
 
 def nullable(schema: Schema) -> Schema:

@@ -17,10 +17,10 @@ from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
 from trimtab.server.busy import status_of
-from trimtab.server.vllm import answers
+from trimtab.server.vllm import answers, guard
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
-from trimtab.server.vllm.guard import ADMITTING, Guard
+from trimtab.server.vllm.guard import ADMITTING
 
 
 def install() -> None:
@@ -223,7 +223,7 @@ def _guarding(original: Any) -> Any:
 
 def _attaching(original: Any) -> Any:
     def attach_endpoint_plugins(app: Any, *args: Any, **kwargs: Any) -> Any:
-        app.add_middleware(Guard)
+        guard.attach(app)
         return original(app, *args, **kwargs)
 
     return attach_endpoint_plugins

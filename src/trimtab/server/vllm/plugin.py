@@ -54,10 +54,14 @@ class Routes:
     required_tasks = ("generate",)
 
     def attach_router(self, app: Any) -> None:
-        """Our routes."""
+        """Our routes, and our fields in the document of vLLM's."""
+        from trimtab.server import document
         from trimtab.server.routes import router
 
-        app.include_router(router())
+        ours = router()
+        paths = {route.path for route in ours.routes}  # type: ignore[attr-defined]
+        app.include_router(ours)
+        document.finish(app, paths.__contains__, bool(os.environ.get("VLLM_API_KEY")), document.with_fields)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Open the door now, so that a vector file that does not fit stops the server and not the first request."""
