@@ -65,7 +65,8 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.batcher.close()
+        # Not in the loop, in which requests that were ended tell their clients so, and leave the queue.
+        await asyncio.to_thread(desk.batcher.close)
         surface.close()
 
     app = FastAPI(title="trimtab", lifespan=lifespan)
