@@ -19,7 +19,14 @@ pytest.importorskip("uvicorn", reason="the server needs uvicorn: pip install 'tr
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 START = "import sys; from trimtab.cli import main; sys.exit(main(sys.argv[1:]))"
-BODY = {"prompt": "I feel", "max_tokens": 400, "temperature": 1, "seed": 3, "ignore_eos": True, "stream": True}
+BODY = {
+    "prompt": "I feel",
+    "max_tokens": 400,
+    "temperature": 1,
+    "seed": 3,
+    "ignore_eos": True,
+    "stream": True,
+}
 
 
 def stopped_while_it_streams(folder: Path, *flags: str) -> tuple[list[str], bool, list[dict[str, Any]], int]:

@@ -353,7 +353,9 @@ def test_routes_that_do_not_steer_refuse(http):
 
 def test_our_routes_and_fields_stand_in_vllms_document_and_our_routes_are_limited(http):
     found = http.get("/openapi.json").json()
-    assert {"/v1/steering", "/v1/vectors/load", "/v1/captures/{handle}", "/v1/completions"} <= set(found["paths"])
+    assert {"/v1/steering", "/v1/vectors/load", "/v1/captures/{handle}", "/v1/completions"} <= set(
+        found["paths"]
+    )
     for name in ("ChatCompletionRequest", "CompletionRequest"):
         assert {"steering", "readout", "capture"} <= set(found["components"]["schemas"][name]["properties"])
     long = http.post("/v1/steering/preview", content=iter([b" " * (1 << 20)] * 9))
