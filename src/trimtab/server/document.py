@@ -58,20 +58,21 @@ def finish(
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            found = original()
-            _forms(found)
-            for path, methods in found.get("paths", {}).items():
-                if ours(path):
-                    for method, operation in methods.items():
-                        _complete(path, method, operation, key)
-            if key:
-                scheme = {"type": "http", "scheme": "bearer"}
-                found["components"].setdefault("securitySchemes", {})["bearer"] = scheme
-            if more is not None:
-                more(found)
-            _share(found, found["components"]["schemas"])
-        return app.openapi_schema
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        found: dict[str, Any] = original()
+        _forms(found)
+        for path, methods in found.get("paths", {}).items():
+            if ours(path):
+                for operation in methods.values():
+                    _complete(path, operation, key)
+        if key:
+            scheme = {"type": "http", "scheme": "bearer"}
+            found["components"].setdefault("securitySchemes", {})["bearer"] = scheme
+        if more is not None:
+            more(found)
+        _share(found, found["components"]["schemas"])
+        return found
 
     app.openapi = openapi
 
@@ -101,7 +102,7 @@ def _share(node: Any, forms: dict[str, Any]) -> None:
         _share(part, forms)
 
 
-def _complete(path: str, method: str, operation: dict[str, Any], key: bool) -> None:
+def _complete(path: str, operation: dict[str, Any], key: bool) -> None:
     told = operation.setdefault("responses", {})
     told.pop("422", None)  # what FastAPI says of itself; a malformed body is 400 here
     codes = ["503"] if path.startswith("/v1") or path == "/health" else []
