@@ -22,7 +22,8 @@ class Settings:
     description of the first one where it stands elsewhere than in or beside the file; `folder` is where clients may
     load vectors from (None: from nowhere). `rules` is a file of rules that hold for every request, and `feed` lets
     clients watch the readings of all traffic. Sizes are in bytes, `capture_seconds` is how long a capture waits to be
-    fetched, `max_requests` how many requests may be under way at once, and `max_seconds` how long one may take.
+    fetched, `max_seconds` how long a request may take, and `max_requests` how many may run and wait at once.
+    `log_prompts` puts the text of requests and answers into the log, which otherwise has none.
     """
 
     readout: tuple[Path, ...] = ()
@@ -37,15 +38,16 @@ class Settings:
     capture_seconds: float = 300.0
     rules: Path | None = None
     feed: bool = False
-    max_body_bytes: int = 64 << 20
-    max_requests: int = 1024
-    max_seconds: float = 3600.0
+    max_body_bytes: int = 8 << 20
+    max_requests: int = 256
+    max_seconds: float = 600.0
+    log_prompts: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """`TRIMTAB_READOUT_VECTORS` (several files: separated as in PATH), `TRIMTAB_READOUT_MANIFEST`,
-        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, and the limits `TRIMTAB_MAX_…`
-        and `TRIMTAB_CAPTURE_SECONDS`."""
+        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, `TRIMTAB_LOG_PROMPTS`, and
+        the limits `TRIMTAB_MAX_…` and `TRIMTAB_CAPTURE_SECONDS`."""
 
         def text(name: str) -> str:
             return environment.get(name) or environment.get(ALIASES.get(name, ""), "")
@@ -74,9 +76,10 @@ class Settings:
             float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
             Path(text("TRIMTAB_RULES")) if text("TRIMTAB_RULES") else None,
             _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
-            number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
-            number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
-            float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
+            max_body_bytes=number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
+            max_requests=number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
+            max_seconds=float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
+            log_prompts=_yes("TRIMTAB_LOG_PROMPTS", text("TRIMTAB_LOG_PROMPTS")),
         )
 
 
