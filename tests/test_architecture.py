@@ -26,7 +26,7 @@ STOREYS = {
         "resolved", "readouts", "rules", "heads", "records", "formats", "algebra", "safe_range"},
     1: {"data", "extraction", "engines"},
     2: {"training", "evaluation", "analysis", "recipes", "pages", "strips", "conformance"},
-    3: {"cli", "server", "explorer", "demo"},
+    3: {"cli", "server", "explorer", "demo", "clients"},
 }  # fmt: skip
 STOREY = {room: level for level, rooms in STOREYS.items() for room in rooms}
 METHODS, ENGINES = {"data", "extraction"}, {"engines"}

@@ -140,7 +140,10 @@ def test_another_tower_of_as_many_layers_is_not_taken_for_the_text():
     seeing.visual.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
     seeing.language_model = Model("split")
     seeing.get_language_model = lambda: seeing.language_model
-    assert layers.find_layers(seeing, 3) == ("inner.layers", dict(enumerate(seeing.language_model.inner.layers)))
+    assert layers.find_layers(seeing, 3) == (
+        "inner.layers",
+        dict(enumerate(seeing.language_model.inner.layers)),
+    )
     gates, blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(3)), seeing.language_model.inner.layers
     del seeing.language_model.inner.layers  # so that the smaller list is met first
     seeing.language_model.inner.gates, seeing.language_model.inner.layers = gates, blocks

@@ -246,7 +246,10 @@ def test_models_health_figures_and_description(client):
     description = client.get("/openapi.json").json()
     paths, chat_body = description["paths"], description["components"]["schemas"]["ChatBody"]
     assert {"steering", "readout", "capture", "messages"} <= set(chat_body["properties"])
-    assert "align" in chat_body["properties"]["readout"]["properties"]
+    forms = description["components"]["schemas"]
+    assert (
+        "align" in forms["ReadoutField"]["properties"] and "placements" in forms["SteeringPlan"]["properties"]
+    )
     assert {"/v1/chat/completions", "/v1/completions", "/v1/vectors/load", "/v1/captures/{handle}"} <= set(
         paths
     )

@@ -249,3 +249,85 @@ def test_the_guard_hands_the_body_on_or_refuses():
     assert start["status"] == 400 and b"/v1/chat/completions" in body["body"]
     start, _ = asyncio.run(through("/v1/completions", b'{"steering": {}}'))
     assert start["status"] == 200
+
+
+def test_all_routes_are_limited_where_vllm_is_told_to_load_trimtab_and_else_as_variables_say(monkeypatch):
+    fastapi = pytest.importorskip("fastapi", reason="vLLM's server is a FastAPI app")
+    from fastapi.testclient import TestClient
+
+    def served(plugins: str, **environment: str) -> Any:
+        for name, value in {"VLLM_PLUGINS": plugins, **environment}.items():
+            monkeypatch.setenv(name, value)
+        app = fastapi.FastAPI()
+
+        async def length(raw):
+            return len(await raw.body())
+
+        length.__annotations__ = {"raw": fastapi.Request}
+        for path in ("/v1/steering/preview", "/v1/messages"):
+            app.post(path)(length)
+
+        @app.get("/busy")
+        async def busy():
+            return fastapi.Response(status_code=503)
+
+        guard.attach(app)
+        return TestClient(app)
+
+    monkeypatch.delenv("TRIMTAB_MAX_BODY_BYTES", raising=False)
+    nine, wide = b" " * (9 << 20), b" " * ((64 << 20) + 1)
+    with served("other,trimtab") as client:
+        assert client.post("/v1/messages", content=nine).json() == 9 << 20
+        assert client.post("/v1/messages", content=wide).status_code == 413
+        assert client.post("/v1/steering/preview", content=nine).status_code == 413
+        assert client.get("/busy").headers["retry-after"] == "1"
+    with served("") as client:
+        assert client.post("/v1/messages", content=wide).json() == (64 << 20) + 1
+    for plugins in ("", "trimtab"):
+        with served(plugins, TRIMTAB_MAX_BODY_BYTES="100") as client:
+            assert client.post("/v1/messages", content=iter([b" " * 60] * 9)).status_code == 413
+            assert client.post("/v1/messages", content=b" " * 100).json() == 100
+
+
+def test_our_fields_and_routes_are_in_the_document_of_a_foreign_server():
+    fastapi = pytest.importorskip("fastapi", reason="vLLM's server is a FastAPI app")
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    from trimtab.server.vllm.plugin import Routes
+
+    for _ in range(2):  # the second document is not poorer than the first
+        app = fastapi.FastAPI()
+
+        async def chat(request): ...
+
+        async def completions(request): ...
+
+        chat.__annotations__ = {"request": ChatCompletionRequest}
+        completions.__annotations__ = {"request": CompletionRequest}
+        app.post("/v1/chat/completions", response_model=ChatCompletionResponse)(chat)
+        app.post("/v1/completions")(completions)
+        Routes().attach_router(app)
+        found = json.loads(json.dumps(app.openapi()))
+        forms = found["components"]["schemas"]
+        for name in ("ChatCompletionRequest", "CompletionRequest"):
+            fields = forms[name]["properties"]
+            assert {"steering", "readout", "capture", "rules", "temperature"} <= set(fields)
+            assert fields["steering"]["anyOf"][0] == {"$ref": "#/components/schemas/SteeringPlan"}
+        assert "steering_applied" in forms["ChatCompletionResponse"]["properties"]
+        assert "422" in found["paths"]["/v1/completions"]["post"]["responses"], (
+            "vLLM's routes stay as they are"
+        )
+        preview = found["paths"]["/v1/steering/preview"]["post"]["responses"]
+        assert "413" in preview and "422" not in preview
+        score = found["paths"]["/v1/engine/score"]["post"]["responses"]
+        assert "413" in score and "422" not in score
+        names = {r.rsplit("/", 1)[1] for r in _references(found)}
+        assert names <= set(forms), names - set(forms)
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [r for part in node.values() for r in _references(part)]
+    return [r for part in node for r in _references(part)] if isinstance(node, list) else []

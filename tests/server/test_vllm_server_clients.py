@@ -72,6 +72,17 @@ def test_routes_that_do_not_steer_refuse(http):
     assert http.post("/v1/completions", json=text(echo=True, readout=True)).status_code == 400
 
 
+def test_our_routes_and_fields_stand_in_vllms_document_and_our_routes_are_limited(http):
+    found = http.get("/openapi.json").json()
+    ours = {"/v1/steering", "/v1/vectors/load", "/v1/captures/{handle}", "/v1/engine/score"}
+    assert {*ours, "/v1/completions"} <= set(found["paths"])
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        fields = set(found["components"]["schemas"][name]["properties"])
+        assert {"steering", "readout", "capture", "rules"} <= fields
+    long = http.post("/v1/steering/preview", content=iter([b" " * (1 << 20)] * 9))
+    assert long.status_code == 413 and "8388608 bytes" in long.json()["error"]["message"]
+
+
 def test_vectors_are_loaded_from_the_allowed_folder_only(http):
     known = http.get("/v1/vectors").json()
     assert [v["name"] for v in known["data"]] == ["feelings"] and known["default"] == "feelings"

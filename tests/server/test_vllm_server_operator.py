@@ -93,9 +93,14 @@ def test_every_route_of_ours_wants_the_key(guarded):
 
 
 def test_long_bodies_are_refused(client):
-    for route in ("/v1/completions", "/v1/engine/score", "/v1/responses"):
-        answer = client.post(route, content=b"x" * ((1 << 20) + 1))
+    long = b"x" * ((1 << 20) + 1)
+    for route in ("/v1/completions", "/v1/engine/encode", "/v1/responses"):
+        answer = client.post(route, content=long)
         assert answer.status_code == 413 and "1048576" in answer.json()["error"]["message"], route
+    # Arrays have a limit of their own, which clients are told.
+    assert client.post("/v1/engine/score", content=long).status_code == 400
+    over = client.post("/v1/engine/score", content=b"x" * (client.get("/v1/engine").json()["body_bytes"] + 1))
+    assert over.status_code == 413
 
 
 def test_the_operators_rules_hold_for_whoever_asks_for_nothing(client):

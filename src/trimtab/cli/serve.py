@@ -17,6 +17,11 @@ from trimtab.errors import InputError, MissingDependency
 from .frame import Desk, verb
 from .models import open_engine
 
+#: Addresses that only this machine reaches.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: Seconds that requests may run on after a signal.
+GRACE = 60
+
 
 @verb("serve")
 @click.argument("model")
@@ -31,6 +36,12 @@ from .models import open_engine
 @click.option("--own-server", is_flag=True, help="Put vLLM behind our own server instead of vLLM's.")
 @click.option("--rules", default=None, metavar="FILE", help="Rules that hold for every request.")
 @click.option("--feed", is_flag=True, help="Let clients watch the readings of all traffic: trimtab watch.")
+@click.option("--log-prompts", is_flag=True, help="Log the text of requests and answers (not with vllm).")
+@click.option(
+    "--grace",
+    type=click.IntRange(0),
+    help="Seconds that requests may run on after a signal (60; not with vllm).",
+)
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and stop.")
@@ -48,6 +59,8 @@ def serve(
     own_server: bool,
     rules: str | None,
     feed: bool,
+    log_prompts: bool,
+    grace: int | None,
     dtype: str | None,
     device: str | None,
     dry_run: bool,
@@ -68,6 +81,12 @@ def serve(
         ours["TRIMTAB_RULES"] = str(Path(rules).resolve())
     if feed:
         ours["TRIMTAB_FEED"] = "1"
+    if log_prompts:
+        ours["TRIMTAB_LOG_PROMPTS"] = "1"
+    if not api_key and host not in LOOPBACK and not os.environ.get("VLLM_API_KEY"):
+        desk.note(
+            f"{host} is not this machine alone, and there is no --api-key: whoever reaches it may use it"
+        )
     place = ["--host", host, "--port", str(port)]
     if engine == "vllm" and device is not None:
         raise InputError("vLLM chooses its device by how it was built; leave --device out")
@@ -75,6 +94,11 @@ def serve(
         raise InputError("vLLM judges rules in its own server only: leave --own-server out")
     if engine == "vllm" and not own_server:
         _check_reading(rules, feed, ours)
+        for name, given in {"log-prompts": log_prompts, "grace": grace is not None}.items():
+            if given:
+                raise InputError(
+                    f"--{name} needs a server of ours: add --own-server or --engine transformers, or leave it out"
+                )
         more = ["--dtype", dtype] if dtype else []
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
@@ -87,7 +111,8 @@ def serve(
     if dry_run:
         desk.result(shown, text=" ".join(f"{k}={v}" for k, v in shown.items()))
         return
-    _own(desk, model, engine, host, port, api_key, ours, dtype=dtype, device=device, **more)
+    where = (host, port, api_key, GRACE if grace is None else grace)
+    _own(desk, model, engine, where, ours, dtype=dtype, device=device, **more)
 
 
 # Flags of vLLM are not ours to know.
@@ -161,18 +186,19 @@ def _own(
     desk: Desk,
     model: str,
     engine: str,
-    host: str,
-    port: int,
-    key: str | None,
+    place: tuple[str, int, str | None, int],
     ours: Mapping[str, str],
     **options: Any,
 ) -> None:
-    """Load the engine and serve it until a signal; what runs then is finished."""
+    """Load the engine and serve it until a signal: no request is taken from then on, and those that run have `grace`
+    seconds to end."""
     import uvicorn
 
+    from trimtab.server import journal
     from trimtab.server.app import build
     from trimtab.server.settings import Settings
 
+    host, port, key, grace = place
     settings = Settings.from_environment({**os.environ, **ours})
     loaded = open_engine(desk, model, engine, **options)
     desk.note(f"{loaded.info.id} on http://{host}:{port}/v1")
@@ -187,4 +213,6 @@ def _own(
                     feed.close()
                 super().handle_exit(sig, frame)
 
-        Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()
+        journal.write(prompts=settings.log_prompts)
+        plain = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": grace}
+        Server(uvicorn.Config(app, host=host, port=port, **plain)).run()

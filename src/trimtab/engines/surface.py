@@ -159,6 +159,6 @@ class Surface(ABC):
 def check_messages(messages: Sequence[Any]) -> list[Message]:
     """Refuse messages without role and content."""
     for i, message in enumerate(messages):
-        if set(message) < {"role", "content"} or not isinstance(message["content"], str):
+        if not all(isinstance(message.get(k), str) for k in ("role", "content")):
             raise InputError(f'message {i} needs "role" and "content" (text), got {dict(message)!r}')
     return list(messages)

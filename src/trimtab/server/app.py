@@ -15,14 +15,17 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from trimtab.engines.base import Engine
 from trimtab.errors import InputError, TrimtabError, Unsupported
-from trimtab.server import metrics, wire
+from trimtab.server import answers, metrics, wire
 from trimtab.server.batching import Batcher
 from trimtab.server.bodies import Body, ChatBody, CompletionBody
-from trimtab.server.bounds import Bounds
 from trimtab.server.counter import Counter
+from trimtab.server.document import finish, ok, other, streamed
+from trimtab.server.journal import Entry, Journal
+from trimtab.server.limits import Limits, error_body
 from trimtab.server.receipts import HEADER
 from trimtab.server.routes import failed, router
 from trimtab.server.running import Run
@@ -62,7 +65,8 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.batcher.close()
+        # Not in the loop, in which requests that were ended tell their clients so, and leave the queue.
+        await asyncio.to_thread(desk.batcher.close)
         surface.close()
 
     app = FastAPI(title="trimtab", lifespan=lifespan)
@@ -72,9 +76,11 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
     _openai(app, desk)
     _plain(app, desk)
     _errors(app)
-    app.add_middleware(Bounds, settings=desk.counter.settings)
+    finish(app, lambda path: True, bool(key))
+    app.add_middleware(Limits, **Limits.of(desk.counter.settings))
     if key:
         app.add_middleware(Locked, key=key)
+    app.add_middleware(Journal)  # added last, it stands in front: what the others refuse has its line, too
     metrics.watch(
         lambda: desk.batcher.running + desk.batcher.waiting,
         lambda: desk.counter.captures.held,
@@ -84,18 +90,24 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
 
 
 def _openai(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=ok(answers.Models, "The model that is served."))
     async def models() -> Any:
         return {
             "object": "list",
             "data": [{"id": desk.engine.info.id, "object": "model", "owned_by": "trimtab"}],
         }
 
-    @app.post("/v1/chat/completions")
+    @app.post(
+        "/v1/chat/completions",
+        responses={**streamed(answers.ChatCompletion, answers.ChatCompletionChunk), 404: {}},
+    )
     async def chat(body: ChatBody, raw: Request) -> Any:
         return await _answer(desk, body, raw)
 
-    @app.post("/v1/completions")
+    @app.post(
+        "/v1/completions",
+        responses={**streamed(answers.TextCompletion, answers.TextCompletionChunk), 404: {}},
+    )
     async def completions(body: CompletionBody, raw: Request) -> Any:
         return await _answer(desk, body, raw)
 
@@ -114,7 +126,7 @@ async def _answer(desk: Desk, body: Body, raw: Request) -> Any:
             )
         body.check()
         fields = desk.counter.parse(found)
-        prompt = desk.engine.encode(_given(body), bare=True)
+        prompt = await asyncio.to_thread(desk.engine.encode, _given(body), bare=True)
         order = desk.counter.order(fields, prompt)
         run = Run(
             desk.engine,
@@ -125,14 +137,14 @@ async def _answer(desk: Desk, body: Body, raw: Request) -> Any:
             bool(found) or desk.counter.default is not None,
         )
         headers = {HEADER: order.plan.fingerprint} if run.states else {}
+        _note(Entry.of(raw), body, run, desk.counter.settings.log_prompts)
         if not body.stream:
             answer = await _while_there(raw, run.whole())
             metrics.count("admitted")
             return JSONResponse(answer, headers=headers)
         events = run.chunks()
-        first = await _while_there(
-            raw, anext(events)
-        )  # what is wrong raises here, while an error can still be an answer
+        # What is wrong raises here, while an error can still be an answer.
+        first = await _while_there(raw, anext(events))
         metrics.count("admitted")
         return StreamingResponse(_sse(first, events), media_type="text/event-stream", headers=headers)
     except HungUp:
@@ -166,6 +178,24 @@ async def _hangs_up(raw: Request) -> None:
         pass
 
 
+def _note(entry: Entry, body: Body, run: Run, prompts: bool) -> None:
+    """What the log tells of a request: never its text, unless the operator wants that."""
+    entry |= {"id": run.form.id, "stream": bool(body.stream), "prompt_tokens": len(run.order.prompt)}
+    entry["fingerprint"] = run.order.plan.fingerprint if run.states else None
+    if prompts:
+        entry["prompt"] = _given(body)
+
+    def later() -> dict[str, Any]:
+        done = [p.sample for p in run.samples]
+        told = {
+            "completion_tokens": sum(len(p.events) for p in run.samples),
+            "finish": [None if s is None else s.finish for s in done],
+        }
+        return told | ({"answers": [None if s is None else s.text for s in done]} if prompts else {})
+
+    entry.later = later
+
+
 def _given(body: Body) -> Any:
     return body.conversation() if isinstance(body, ChatBody) else body.one_prompt()  # type: ignore[attr-defined]
 
@@ -189,7 +219,11 @@ def _event(data: dict[str, Any]) -> str:
 
 
 def _plain(app: FastAPI, desk: Desk) -> None:
-    @app.get("/health")
+    @app.get(
+        "/health",
+        response_model=answers.Health,
+        responses={503: {"model": answers.Health}},
+    )
     async def health() -> Response:
         """200 while requests are taken; how they are batched, and why not better."""
         batcher = desk.batcher
@@ -198,7 +232,11 @@ def _plain(app: FastAPI, desk: Desk) -> None:
             said |= {"batching": "fixed groups", "why": batcher.fixed}
         return JSONResponse(said, status_code=200 if batcher.alive else 503)
 
-    @app.get("/metrics")
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses=other("text/plain", "Figures, as Prometheus reads them."),
+    )
     async def figures() -> Response:
         from prometheus_client import generate_latest
 
@@ -212,6 +250,13 @@ def _errors(app: FastAPI) -> None:
         place = ".".join(str(x) for x in first["loc"][1:])
         told = {"message": f"{place}: {first['msg']}" if place else first["msg"], "type": "BadRequestError"}
         return JSONResponse({"error": {**told, "param": place or None, "code": 400}}, status_code=400)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        """A path or a method that is not there."""
+        kind = "NotFoundError" if error.status_code == 404 else "BadRequestError"
+        told = error_body(error.status_code, kind, f"{request.method} {request.url.path}: {error.detail}")
+        return Response(told, error.status_code, error.headers, "application/json")
 
 
 class Locked:

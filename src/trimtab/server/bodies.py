@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from trimtab.engines.requests import Message, Sampling
 from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, Unsupported
-from trimtab.server.wire import FIELDS, CaptureField, ReadoutField
+from trimtab.server import schemas
+from trimtab.server.wire import FIELDS
 
 #: Fields that say something about the request and change nothing.
 SILENT = frozenset({"user", "metadata", "store", "safety_identifier", "prompt_cache_key"})
@@ -22,29 +23,28 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": (None, {"type": "text"}), "suffix": (None, ""),
     "tool_choice": (None, "none", "auto"), "tools": (None, []), "top_logprobs": (None, 0),
 }  # fmt: skip
+#: Stop strings of a request; each is looked for after every token.
+STOPS = 64
 
 
 class StreamOptions(BaseModel):
     """`include_usage` adds a last chunk with the counts of tokens."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
     include_usage: bool = False
 
 
 def _describe(schema: dict[str, Any]) -> None:
-    """Our fields in the description of a body; they are taken out of it before the rest is looked at."""
-    schema["properties"] |= {
-        "steering": {"type": ["object", "null"], "description": "a plan: placements in order"},
-        "readout": ReadoutField.model_json_schema(),
-        "capture": CaptureField.model_json_schema(),
-        "rules": {"type": ["array", "null"], "description": "rules over the readings: name, when, then"},
-    }
+    """Our fields in the description of a body, and those of OpenAI's that are looked at by hand."""
+    rest = {name: {"enum": list(values)} for name, values in NEUTRAL.items()} | {name: {} for name in SILENT}
+    schema["properties"] = {**rest, **schema["properties"], **schemas.FIELDS}
+    schema["additionalProperties"] = False  # `check` refuses them by name
 
 
 class Body(BaseModel, ABC):
     """What both have in common. Unknown fields are kept, and then taken or refused."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_describe)
     model: str | None = None
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -52,7 +52,7 @@ class Body(BaseModel, ABC):
     top_k: int | None = Field(None, ge=-1)
     seed: int | None = None
     n: int = Field(1, ge=1, le=64)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=STOPS)] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
@@ -88,7 +88,7 @@ class Body(BaseModel, ABC):
                 continue
             if name not in NEUTRAL:
                 raise InputError(f"{name} is not a field that this server knows")
-            if value not in NEUTRAL[name]:
+            if not any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in NEUTRAL[name]):
                 raise Unsupported(
                     f"{name} = {value!r} is not something that this server can do; leave it out"
                 )
@@ -97,7 +97,7 @@ class Body(BaseModel, ABC):
 class ChatBody(Body):
     """`POST /v1/chat/completions`."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1), WithJsonSchema(schemas.MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = False
 

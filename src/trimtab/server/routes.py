@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError
 from trimtab.formats import native
 from trimtab.prompts import Prompt
+from trimtab.server import answers, schemas
 from trimtab.server.busy import status_of
+from trimtab.server.document import ok, other
 from trimtab.server.library import describe
 from trimtab.server.receipts import preview
 from trimtab.server.wire import FIELDS, Fields, plan_of
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class LoadBody(_Body):
@@ -43,15 +45,17 @@ class UnloadBody(_Body):
 class PlanBody(_Body):
     """`steering` is a plan, or null for none."""
 
-    steering: dict[str, Any] | None
+    steering: Annotated[dict[str, Any] | None, WithJsonSchema(schemas.nullable(schemas.PLAN))]
 
 
 class PreviewBody(_Body):
     """A plan, and the prompt or the messages that it would meet (without them, a prompt of one token)."""
 
-    steering: dict[str, Any]
+    steering: Annotated[dict[str, Any], WithJsonSchema(schemas.PLAN)]
     prompt: str | list[int] | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: Annotated[
+        list[dict[str, Any]] | None, WithJsonSchema(schemas.nullable(schemas.PLAIN_MESSAGES))
+    ] = None
 
 
 def failed(error: TrimtabError) -> Any:
@@ -92,7 +96,7 @@ def router() -> APIRouter:
 
 
 def _vectors(routes: APIRouter) -> None:
-    @routes.get("/v1/vectors")
+    @routes.get("/v1/vectors", responses=ok(answers.VectorFiles, "What is loaded, and what may be."))
     async def list_vectors(raw: Request) -> Any:
         library = raw.app.state.trimtab.counter.library
         return {
@@ -102,14 +106,14 @@ def _vectors(routes: APIRouter) -> None:
             "available": library.available(),
         }
 
-    @routes.post("/v1/vectors/load")
+    @routes.post("/v1/vectors/load", responses=ok(answers.VectorFile, "It is loaded."))
     @_in_words
     async def load_vectors(body: LoadBody, raw: Request) -> Any:
         library = raw.app.state.trimtab.counter.library
         name = library.load(body.file, body.name)
         return describe(name, library[name])
 
-    @routes.post("/v1/vectors/unload")
+    @routes.post("/v1/vectors/unload", responses=ok(answers.Unloaded))
     @_in_words
     async def unload_vectors(body: UnloadBody, raw: Request) -> Any:
         raw.app.state.trimtab.counter.unload(body.name)
@@ -117,19 +121,19 @@ def _vectors(routes: APIRouter) -> None:
 
 
 def _steering(routes: APIRouter) -> None:
-    @routes.get("/v1/steering")
+    @routes.get("/v1/steering", responses=ok(answers.DefaultPlan, "The plan, or null."))
     async def get_default(raw: Request) -> Any:
         default = raw.app.state.trimtab.counter.default
         return {"steering": None if default is None else default.to_json()}
 
-    @routes.put("/v1/steering")
+    @routes.put("/v1/steering", responses=ok(answers.DefaultPlan, "The plan that holds from now on."))
     @_in_words
     async def put_default(body: PlanBody, raw: Request) -> Any:
         counter = raw.app.state.trimtab.counter
         counter.set_default(body.steering)
         return {"steering": None if counter.default is None else counter.default.to_json()}
 
-    @routes.post("/v1/steering/preview")
+    @routes.post("/v1/steering/preview", responses=ok(answers.Preview, "What the plan would do."))
     @_in_words
     async def preview_plan(body: PreviewBody, raw: Request) -> Any:
         state = raw.app.state.trimtab
@@ -152,7 +156,7 @@ def _steering(routes: APIRouter) -> None:
 
 
 def _reading(routes: APIRouter) -> None:
-    @routes.get("/v1/readout/manifest")
+    @routes.get("/v1/readout/manifest", responses={**ok(answers.Manifest, "What can be read."), 404: {}})
     async def readout_manifest(raw: Request, vectors: str | None = None) -> Any:
         counter = raw.app.state.trimtab.counter
         name = vectors or counter.library.default
@@ -173,7 +177,11 @@ def _reading(routes: APIRouter) -> None:
             "encodings": ["json", "float16"],
         }
 
-    @routes.get("/v1/readings", response_class=StreamingResponse)
+    @routes.get(
+        "/v1/readings",
+        response_class=StreamingResponse,
+        responses={**other("text/event-stream", "The readings, as they come."), 404: {}},
+    )
     async def feed(raw: Request) -> Any:
         """Server-sent events: the readings of all traffic from now on, without any text."""
         feed = raw.app.state.trimtab.counter.feed
@@ -184,7 +192,11 @@ def _reading(routes: APIRouter) -> None:
         except TrimtabError as error:
             return failed(error)
 
-    @routes.get("/v1/captures/{handle}", response_class=Response)
+    @routes.get(
+        "/v1/captures/{handle}",
+        response_class=Response,
+        responses={**other("application/octet-stream", "The states, as safetensors."), 404: {}},
+    )
     async def fetch_capture(handle: str, raw: Request) -> Any:
         """The states as safetensors, once: `layer_<i>.states` [n, width] float32 and `positions` [n] int64."""
         body = raw.app.state.trimtab.counter.captures.fetch(handle)

@@ -24,7 +24,8 @@ class Settings:
     clients watch the readings of all traffic. `max_rows` is how many samples our own server runs at once, and
     `max_waiting` how many requests may wait before the next one is refused. Sizes are in bytes, `capture_seconds` is
     how long a capture waits to be fetched, `max_requests` how many requests may be under way at once, and
-    `max_seconds` how long one may take.
+    `max_seconds` how long one may take. `log_prompts` puts the text of requests and answers into the log, which
+    otherwise has none.
     """
 
     readout: tuple[Path, ...] = ()
@@ -41,15 +42,16 @@ class Settings:
     feed: bool = False
     max_rows: int = 16
     max_waiting: int = 256
-    max_body_bytes: int = 64 << 20
-    max_requests: int = 1024
-    max_seconds: float = 3600.0
+    max_body_bytes: int = 8 << 20
+    max_requests: int = 256
+    max_seconds: float = 600.0
+    log_prompts: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """`TRIMTAB_READOUT_VECTORS` (several files: separated as in PATH), `TRIMTAB_READOUT_MANIFEST`,
-        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, and the limits `TRIMTAB_MAX_…`
-        and `TRIMTAB_CAPTURE_SECONDS`."""
+        `TRIMTAB_VECTOR_DIR`, `TRIMTAB_ALLOW_INLINE`, `TRIMTAB_RULES`, `TRIMTAB_FEED`, `TRIMTAB_LOG_PROMPTS`, and
+        the limits `TRIMTAB_MAX_…` and `TRIMTAB_CAPTURE_SECONDS`."""
 
         def text(name: str) -> str:
             return environment.get(name) or environment.get(ALIASES.get(name, ""), "")
@@ -78,11 +80,12 @@ class Settings:
             float(number("TRIMTAB_CAPTURE_SECONDS", int(cls.capture_seconds))),
             Path(text("TRIMTAB_RULES")) if text("TRIMTAB_RULES") else None,
             _yes("TRIMTAB_FEED", text("TRIMTAB_FEED")),
-            number("TRIMTAB_MAX_ROWS", cls.max_rows),
-            number("TRIMTAB_MAX_WAITING", cls.max_waiting),
-            number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
-            number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
-            float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
+            max_rows=number("TRIMTAB_MAX_ROWS", cls.max_rows),
+            max_waiting=number("TRIMTAB_MAX_WAITING", cls.max_waiting),
+            max_body_bytes=number("TRIMTAB_MAX_BODY_BYTES", cls.max_body_bytes),
+            max_requests=number("TRIMTAB_MAX_REQUESTS", cls.max_requests),
+            max_seconds=float(number("TRIMTAB_MAX_SECONDS", int(cls.max_seconds))),
+            log_prompts=_yes("TRIMTAB_LOG_PROMPTS", text("TRIMTAB_LOG_PROMPTS")),
         )
 
 

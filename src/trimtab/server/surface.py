@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from trimtab.engines.base import Engine
 from trimtab.engines.remote.engine import SCHEMA
@@ -22,10 +22,11 @@ from trimtab.engines.requests import Request as Generation
 from trimtab.engines.surface import check_messages
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.resolved import ResolvedPlan
-from trimtab.server import metrics
+from trimtab.server import answers, metrics, schemas
 from trimtab.server.batching import GROUP, Batcher
 from trimtab.server.busy import Busy, status_of
 from trimtab.server.counter import Counter
+from trimtab.server.document import ok, other
 from trimtab.server.orders import BODY_BYTES, Orders, in_words, run_capture, run_score
 
 #: Calls that wait for the engine outside the queue of generations, before the next one is told to come again.
@@ -38,10 +39,12 @@ _BINARY: dict[str, Any] = {
 class EncodeBody(BaseModel):
     """One of text, messages and continuation (text that follows a prompt)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     text: str | None = None
     continuation: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: Annotated[
+        list[dict[str, Any]] | None, WithJsonSchema(schemas.nullable(schemas.PLAIN_MESSAGES))
+    ] = None
     generation_prompt: bool = True
     prefill: str | None = None
     thinking: bool | None = None
@@ -50,7 +53,7 @@ class EncodeBody(BaseModel):
 class DecodeBody(BaseModel):
     """Token ids; `special` keeps special tokens."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     tokens: list[int] = Field(max_length=1 << 20)
     special: bool = False
 
@@ -219,24 +222,29 @@ def routes(surface: Surface) -> APIRouter:
 
 
 def _describing(found: APIRouter, surface: Surface) -> None:
-    @found.get("")
+    @found.get("", responses=ok(answers.EngineForm, "What a remote engine must know."))
     async def about_engine() -> Any:
         """The model's sites and widths, its context, and the limits of the other routes."""
         return surface.about()
 
-    @found.post("/encode")
+    @found.post("/encode", responses=ok(answers.Encoded, "The tokens."))
     @_in_words
     async def encode(body: EncodeBody) -> Any:
         return await asyncio.to_thread(surface.encode, body)
 
-    @found.post("/decode")
+    @found.post("/decode", responses=ok(answers.Decoded, "The text."))
     @_in_words
     async def decode(body: DecodeBody) -> Any:
         return await asyncio.to_thread(surface.decode, body)
 
 
 def _running(found: APIRouter, surface: Surface) -> None:
-    @found.post("/generate", response_class=Response, openapi_extra=_BINARY)
+    @found.post(
+        "/generate",
+        response_class=Response,
+        openapi_extra=_BINARY,
+        responses=other(STREAM, "Events, as they come."),
+    )
     @_in_words
     async def generate(raw: Request) -> Any:
         """A stream of events, as `trimtab.engines.remote.packing` writes it."""
@@ -252,7 +260,9 @@ def _running(found: APIRouter, surface: Surface) -> None:
         metrics.count("admitted")
         return StreamingResponse(surface.frames(requests, first, events), media_type=STREAM)
 
-    @found.post("/capture", response_class=Response, openapi_extra=_BINARY)
+    @found.post(
+        "/capture", response_class=Response, openapi_extra=_BINARY, responses=other(MEDIA, "The states.")
+    )
     @_in_words
     async def capture(raw: Request) -> Any:
         """States of prompts at sites, as arrays `<item>:<site>`."""
@@ -261,7 +271,12 @@ def _running(found: APIRouter, surface: Surface) -> None:
         metrics.count("admitted")
         return Response(pack(surface.head([i.plan for i in order.items]), tensors), media_type=MEDIA)
 
-    @found.post("/score", response_class=Response, openapi_extra=_BINARY)
+    @found.post(
+        "/score",
+        response_class=Response,
+        openapi_extra=_BINARY,
+        responses=other(MEDIA, "The log-probabilities."),
+    )
     @_in_words
     async def score(raw: Request) -> Any:
         """Log-probabilities of tokens under plans, as arrays `<item>:logprobs` and `<item>:distribution`."""

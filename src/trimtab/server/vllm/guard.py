@@ -7,15 +7,42 @@ the body itself still shows them.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
+from trimtab.server.limits import Limits
 from trimtab.server.receipts import HEADER
+from trimtab.server.settings import Settings
+from trimtab.server.vllm.plugin import told
 from trimtab.server.wire import FIELDS
 
 ADMITTING = ("/v1/chat/completions", "/v1/completions")
 OURS = ("/v1/steering", "/v1/steering/preview", "/v1/vectors/load", "/v1/vectors/unload")
-#: Bodies of the remote engine are no JSON, and are bounded where they are read.
+#: Bodies of the remote engine are mostly no JSON; none of them is read here.
 ENGINE = "/v1/engine/"
+WORDS = (ENGINE + "encode", ENGINE + "decode")
+
+#: By the variable that sets it, what all routes are limited in.
+STATED = {
+    "TRIMTAB_MAX_BODY_BYTES": "body_bytes",
+    "TRIMTAB_MAX_REQUESTS": "requests",
+    "TRIMTAB_MAX_SECONDS": "seconds",
+}
+#: Where nothing sets it. Wider than our own server's: bodies may carry images, and vLLM has a queue of its own.
+WIDE = {"body_bytes": 64 << 20, "requests": 1024, "seconds": 3600.0}
+
+
+def attach(app: Any) -> None:
+    """Stand in front of an app's routes. Who only has trimtab installed keeps vLLM's routes as vLLM has them, but for
+    what a variable limits; who names it in VLLM_PLUGINS has all routes limited, and ours to shorter bodies."""
+    limits = Limits.of(Settings.from_environment())
+    app.add_middleware(Guard)
+    found = {name: limits[name] for variable, name in STATED.items() if os.environ.get(variable)}
+    if told():
+        app.add_middleware(Limits, body_bytes=limits["body_bytes"], only=(*OURS, *WORDS))
+        found = WIDE | found
+    if found:
+        app.add_middleware(Limits, **found)
 
 
 class Guard:
@@ -31,6 +58,8 @@ class Guard:
 
         async def stamped(message: Any) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 503 and b"retry-after" not in dict(message.get("headers", ())):
+                    message = {**message, "headers": [*message.get("headers", ()), (b"retry-after", b"1")]}
                 fingerprint = (scope.get("state") or {}).get("trimtab_fingerprint")
                 if fingerprint:
                     headers = [*message.get("headers", ()), (HEADER.lower().encode(), fingerprint.encode())]
@@ -60,18 +89,17 @@ def fields_in(body: bytes) -> list[str]:
 
 async def _read(receive: Any) -> tuple[bytes, Any]:
     """The body, and a `receive` that gives it again."""
-    messages, body = [], b""
+    messages: list[Any] = []
     while True:
         message = await receive()
         messages.append(message)
-        body += message.get("body", b"")
         if message["type"] != "http.request" or not message.get("more_body"):
             break
 
     async def again() -> Any:
         return messages.pop(0) if messages else await receive()
 
-    return body, again
+    return b"".join(m.get("body", b"") for m in messages), again
 
 
 async def _refuse(send: Any, path: str, fields: list[str]) -> None:

@@ -17,13 +17,12 @@ from typing import Any
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.server import metrics, wire
-from trimtab.server.bounds import Bounds
 from trimtab.server.busy import status_of
-from trimtab.server.settings import Settings
-from trimtab.server.vllm import answers, judging, watching
+from trimtab.server.vllm import answers, guard, judging, watching
 from trimtab.server.vllm.admission import CURRENT, Admission
 from trimtab.server.vllm.door import Door
-from trimtab.server.vllm.guard import ADMITTING, Guard
+from trimtab.server.vllm.guard import ADMITTING
+from trimtab.server.vllm.plugin import told
 
 
 def install() -> None:
@@ -239,7 +238,7 @@ def _guarding(original: Any) -> Any:
             if not hasattr(module.attach_endpoint_plugins, "trimtab"):
                 _wrap(module, "attach_endpoint_plugins", _attaching)
             for name in ("TRIMTAB_RULES", "TRIMTAB_FEED"):
-                if os.environ.get(name) and "trimtab" not in os.environ.get("VLLM_PLUGINS", "").split(","):
+                if os.environ.get(name) and not told():
                     raise Unsupported(
                         f"{name} is set, and holds only where vLLM loads our routes: name trimtab in VLLM_PLUGINS, or "
                         "unset it"
@@ -251,10 +250,7 @@ def _guarding(original: Any) -> Any:
 
 def _attaching(original: Any) -> Any:
     def attach_endpoint_plugins(app: Any, *args: Any, **kwargs: Any) -> Any:
-        app.add_middleware(Guard)
-        if "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(","):
-            # Who only has trimtab installed keeps vLLM's own limits.
-            app.add_middleware(Bounds, settings=Settings.from_environment())
+        guard.attach(app)
         return original(app, *args, **kwargs)
 
     return attach_endpoint_plugins

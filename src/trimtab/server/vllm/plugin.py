@@ -21,7 +21,7 @@ def register() -> None:
 
     if plugin.register():
         _register_front()
-    elif _told():
+    elif told():
         raise Unsupported(
             "VLLM_PLUGINS names trimtab, and trimtab does not fit this vLLM (the reason is logged)"
         )
@@ -37,12 +37,12 @@ def _register_front() -> None:
         text = (
             f"this vLLM's HTTP server is not one that trimtab knows, and plans sent to it do nothing: {error}"
         )
-        if _told():
+        if told():
             raise Unsupported(text) from error
         log.warning("trimtab: %s", text)
 
 
-def _told() -> bool:
+def told() -> bool:
     """Whether the operator named trimtab: then a server without it must not start."""
     return "trimtab" in os.environ.get("VLLM_PLUGINS", "").split(",")
 
@@ -54,13 +54,17 @@ class Routes:
     required_tasks = ("generate",)
 
     def attach_router(self, app: Any) -> None:
-        """Our routes, and those of the remote engine."""
+        """Our routes, those of the remote engine, and our fields in the document of vLLM's."""
+        from trimtab.server import document
         from trimtab.server.routes import router
         from trimtab.server.surface import routes
         from trimtab.server.vllm.guest import Late
 
-        app.include_router(router())
-        app.include_router(routes(cast(Any, Late(app))))
+        paths: set[str] = set()
+        for ours in (router(), routes(cast(Any, Late(app)))):
+            paths |= {route.path for route in ours.routes}  # type: ignore[attr-defined]
+            app.include_router(ours)
+        document.finish(app, paths.__contains__, bool(os.environ.get("VLLM_API_KEY")), document.with_fields)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Open the door now, so that a vector file that does not fit stops the server and not the first request."""
