@@ -333,6 +333,8 @@ def test_the_embedded_model_on_its_own_dilemmas(trimtab, tmp_path):
         file,
         "--doses",
         "0.4,0.8",
+        "--layers",
+        "1-4",
         "--limit",
         "40",
         "--runs-dir",

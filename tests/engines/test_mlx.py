@@ -379,7 +379,7 @@ def test_a_vector_is_learned_on_mlx(embedded):
     width = embedded.info.hidden_size
     typical = typical_norms(embedded, [2])[tt.Site(2)]
     learned = learn_vector(
-        embedded, tt.Site(2), [term], name="yes", width=width, typical_norm=typical, steps=15
+        embedded, tt.Site(2), [term], name="yes", width=width, typical_norm=typical, steps=30
     )
     before, after = (
         embedded.gradient(prompts, tt.Site(2), v, term.objective, (1.0, 1.0))[0].sum()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -180,9 +182,9 @@ def test_the_remote_engine_reads_and_scores_and_does_not_pass_the_rules_by(guard
             engine.generate(Request(prompt, plan, Sampling(max_tokens=3)))
 
 
-def leftovers(server: Server) -> list[str]:
+def leftovers(folder: Path) -> list[str]:
     """What our part of the server keeps on the disk."""
-    return sorted(p.name for p in (server.log.parent / "tmp").glob("trimtab*"))
+    return sorted(p.name for p in folder.glob("trimtab*"))
 
 
 def following(server: Server, body: dict[str, Any], found: list[str], begun: threading.Event) -> None:
@@ -228,7 +230,7 @@ def gone(processes: list[Any], seconds: float = 60) -> bool:
 
 def test_a_killed_worker_is_an_error_for_its_clients_and_leaves_nothing(guarded, client):
     """The last test with this server."""
-    assert leftovers(guarded) == []  # nothing that a kill could leave
+    assert leftovers(guarded.log.parent / "tmp") == []  # nothing that a kill could leave
     whole = psutil.Process(guarded.process.pid)
     workers = [
         p for p in whole.children(recursive=True) if "EngineCore" in " ".join([p.name(), *p.cmdline()])
@@ -243,24 +245,25 @@ def test_a_killed_worker_is_an_error_for_its_clients_and_leaves_nothing(guarded,
         except httpx.HTTPError:
             break  # vLLM ends its server when the engine is dead
         time.sleep(0.2)
-    assert gone([whole]) and leftovers(guarded) == []
+    assert gone([whole]) and leftovers(guarded.log.parent / "tmp") == []
 
 
 def test_a_server_that_is_killed_while_it_captures_leaves_nothing(tmp_path):
-    (tmp_path / "tmp").mkdir()
+    short = tempfile.TemporaryDirectory()  # the name of a socket of vLLM must be short
     vectors().save(tmp_path / "feelings.safetensors")
     environment = {
         "TRIMTAB_READOUT_VECTORS": str(tmp_path / "feelings.safetensors"),
         "VLLM_API_KEY": KEY,
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": short.name,
     }
     server = Server(tmp_path, environment, FLAGS)
     try:
         server.wait()
         processes = psutil.Process(server.process.pid).children(recursive=True)
-        assert processes and leftovers(server) == []
+        assert processes and leftovers(Path(short.name)) == []
         found = end(server, server.process.kill)
         assert is_told(found), found[-3:]
-        assert gone(processes) and leftovers(server) == []
+        assert gone(processes) and leftovers(Path(short.name)) == []
     finally:
         server.close()
+        short.cleanup()

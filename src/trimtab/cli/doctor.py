@@ -28,6 +28,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "httpx"),
     "gguf": ("gguf",),
     "datasets": ("pyarrow",),
+    "inspect": ("inspect_ai",),
 }
 # The lowest versions that work; pyproject.toml states the same and a test holds the two together.
 FLOORS = {"torch": "2.6", "transformers": "5.10", "accelerate": "1.0", "pyarrow": "15"}

@@ -13,7 +13,7 @@ from trimtab.engines.requests import Sampling
 def generator(sampling: Sampling, index: int) -> np.random.Generator:
     """Random numbers of sample `index` of a request: its own, whatever else runs beside it."""
     sample, drawn = sampling.resumes or (index, 0)
-    found = np.random.default_rng(None if sampling.seed is None else [sampling.seed, sample])
+    found = np.random.default_rng(None if sampling.seed is None else [sampling.seed % 2**64, sample])
     found.random(drawn)  # one number per token
     return found
 
