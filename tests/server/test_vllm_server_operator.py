@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 KEY = "a key that nobody guesses"
 LATER = {"op": "add", "vector": "calm", "dose": 1.5, "layers": [3]}
 #: 20 blocks of 32 tokens: eight replies of 120 tokens do not fit side by side.
-CROWDED = [*FLAGS, "--num-gpu-blocks-override", "20"]
+CROWDED = [*FLAGS, "--num-gpu-blocks-override", "11"]
 
 
 @pytest.fixture(scope="module")
