@@ -63,6 +63,7 @@ def once_watched(trimtab, url, asks, *flags):
     return done, found
 
 
+@pytest.mark.slow
 def test_what_is_watched_is_what_the_readout_says(trimtab, refused, engine, joy, serving):
     from trimtab.server.settings import Settings
 

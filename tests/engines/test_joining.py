@@ -24,6 +24,8 @@ from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
 TOLERANCE = {"reference": 1e-9, "transformers": 2e-4, "mlx": 2e-4}
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("I feel", "In the morning she", "One day the old man went to the market and", "They", "It was a")
 #: Transformers models whose caches differ in kind: full, windows, a window beside full, a running state.
 TINY = ("llama", "mistral", "gemma2", "qwen3-next")

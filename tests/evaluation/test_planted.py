@@ -59,6 +59,7 @@ def test_a_direction_that_nothing_reads_does_nothing():
     assert np.ptp(found, axis=0).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_null_vectors_give_uniform_p():
     """Each item is coupled to the vector by a coupling of its own, of mean 0: p is uniform over vectors."""
     p = []
@@ -72,6 +73,7 @@ def test_null_vectors_give_uniform_p():
     assert np.mean(np.array(p) < 0.05) < 0.13
 
 
+@pytest.mark.slow
 def test_a_planted_effect_of_half_a_standard_deviation_is_found():
     """n = 64 items, d = .5: power > .9."""
     found = []
