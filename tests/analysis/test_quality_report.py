@@ -20,6 +20,8 @@ from trimtab.errors import InputError
 from trimtab.recipes import extract_full
 from trimtab.sites import Site
 
+pytestmark = pytest.mark.slow
+
 SUBJECTS, VERBS = ("I", "you", "we", "they"), ("feel", "seem", "look")
 
 

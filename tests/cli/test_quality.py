@@ -7,6 +7,8 @@ import pytest
 from trimtab.analysis.quality import background, writers
 from trimtab.directions import ConceptVectors
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ("extract", "tiny", "--engine", "reference")
 
 

@@ -9,7 +9,9 @@ BUILT: dict[str, Subject] = {}
 FAILED: dict[str, Exception] = {}
 
 
-ROWS = [pytest.param(n, marks=() if n.startswith("reference") else pytest.mark.engine) for n in SUBJECTS]
+#: Of the reference engine, only the one over HTTP is slow.
+MARKS = {"reference": (), "reference-chunked": (), "reference-remote": pytest.mark.slow}
+ROWS = [pytest.param(n, marks=MARKS.get(n, pytest.mark.engine)) for n in SUBJECTS]
 
 
 @pytest.fixture(scope="session")

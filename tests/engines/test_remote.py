@@ -27,7 +27,7 @@ from trimtab.plans import SteeringPlan
 from trimtab.server.settings import Settings
 from trimtab.sites import Site
 
-pytestmark = pytest.mark.filterwarnings("ignore:tiny has a chat template")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:tiny has a chat template")]
 for module in ("fastapi", "httpx", "uvicorn"):
     pytest.importorskip(module, reason="the remote engine needs a server: pip install 'trimtab[serve]'")
 

@@ -15,6 +15,7 @@ from trimtab.evaluation.scorers.endpoint import Answer, Endpoint
 from trimtab.evaluation.scorers.judge import COHERENCE, Judge, Rubric, read_mark, role, rubric_of, trait
 from trimtab.evaluation.scorers.scorer import Answered, Scored, one_table
 
+pytestmark = pytest.mark.slow
 ROWS = [
     Answered(f"question {i}?", f"answer {i}", condition="plain" if i % 2 else "steered") for i in range(8)
 ]
