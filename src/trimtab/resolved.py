@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -285,3 +285,12 @@ def _placement_from(data: Mapping[str, Any]) -> ResolvedPlacement:
         table_start=data.get("table_start"),
         source=data.get("source", {}),
     )
+
+
+def sites_of(plans: Iterable[ResolvedPlan]) -> set[Site]:
+    """Sites that plans edit or whose states their gates read."""
+    found: set[Site] = set()
+    for plan in {id(p): p for p in plans}.values():
+        found.update(plan.sites)
+        found.update(p.gate.site for p in plan.effective if p.gate is not None)
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from trimtab.demo.feelings import Curve
 from trimtab.demo.honesty import Honesty, HonestyRow
 from trimtab.evaluation.coherence import SLACK, coherent
-from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
+from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, spaced, svg, text
 
 
 def dose_chart(curve: Curve) -> str:
@@ -36,18 +36,9 @@ def _frame(x: Axis, y: Axis, doses: Sequence[float], bottom: float) -> list[str]
         if tick in (0, 0.5, 1):
             parts.append(text(LEFT - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="16" y2="{bottom - 6}"/>')
-    parts += [text(x(d), bottom + 12, signed(d), "tick") for d in _spaced(doses, x)]
+    parts += [text(x(d), bottom + 12, signed(d), "tick") for d in spaced(doses, x, gap=30)]
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, bottom + 26, "total dose", "tick"))
     return parts
-
-
-def _spaced(doses: Sequence[float], x: Axis, gap: float = 30) -> list[float]:
-    """Doses whose labels have room, the ends and 0 first."""
-    kept: list[float] = []
-    for d in sorted(doses, key=lambda d: (d not in (min(doses), max(doses), 0.0), d)):
-        if all(abs(x(d) - x(k)) >= gap for k in kept):
-            kept.append(d)
-    return kept
 
 
 def _null(curve: Curve, x: Axis, y: Axis) -> list[str]:

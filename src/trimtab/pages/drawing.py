@@ -73,3 +73,12 @@ def legend(marks: Sequence[tuple[str, str]]) -> str:
         for mark, words in marks
     )
     return f'<div class="legend">{rows}</div>'
+
+
+def spaced(doses: Sequence[float], x: Axis, gap: float = 34) -> list[float]:
+    """Doses whose labels have room, the ends and 0 first."""
+    kept: list[float] = []
+    for d in sorted(doses, key=lambda d: (d not in (min(doses), max(doses), 0.0), d)):
+        if all(abs(x(d) - x(k)) >= gap for k in kept):
+            kept.append(d)
+    return kept

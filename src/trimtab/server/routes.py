@@ -58,26 +58,37 @@ class PreviewBody(_Body):
     ] = None
 
 
-def failed(error: TrimtabError) -> Any:
-    """OpenAI's error form."""
+def told(error: TrimtabError) -> dict[str, Any]:
+    """OpenAI's error form of an error of ours."""
     code, kind = status_of(error)
     param = next((f for f in FIELDS if str(error).startswith(f)), None)
-    told = {"message": str(error), "type": kind, "param": param, "code": code}
-    headers = {"Retry-After": "1"} if code == 503 else None
-    return JSONResponse({"error": told}, status_code=code, headers=headers)
+    return {"message": str(error), "type": kind, "param": param, "code": code}
 
 
-def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:
-    """A route whose errors of ours become answers."""
+def failed(error: TrimtabError, form: Callable[[TrimtabError], dict[str, Any]] = told) -> Any:
+    """An error as an answer; a full server says when to come again."""
+    found = form(error)
+    headers = {"Retry-After": "1"} if found["code"] == 503 else None
+    return JSONResponse({"error": found}, status_code=found["code"], headers=headers)
 
-    @wraps(route)
-    async def answered(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await route(*args, **kwargs)
-        except TrimtabError as error:
-            return failed(error)
 
-    return answered
+def answering(answer: Callable[[TrimtabError], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a route's errors of ours the answers that `answer` gives."""
+
+    def around(route: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(route)
+        async def answered(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await route(*args, **kwargs)
+            except TrimtabError as error:
+                return answer(error)
+
+        return answered
+
+    return around
+
+
+_in_words = answering(failed)
 
 
 def missing(what: str) -> Any:

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from trimtab.engines.base import Engine
@@ -24,10 +23,11 @@ from trimtab.errors import InputError, TrimtabError, Unsupported
 from trimtab.resolved import ResolvedPlan
 from trimtab.server import answers, metrics, schemas
 from trimtab.server.batching import GROUP, Batcher
-from trimtab.server.busy import Busy, status_of
+from trimtab.server.busy import Busy
 from trimtab.server.counter import Counter
 from trimtab.server.document import ok, other
 from trimtab.server.orders import BODY_BYTES, Orders, in_words, run_capture, run_score
+from trimtab.server.routes import answering, failed, told
 
 #: Calls that wait for the engine outside the queue of generations, before the next one is told to come again.
 WAITING = 64
@@ -193,24 +193,15 @@ async def merged(batcher: Batcher, requests: Sequence[Generation]) -> AsyncGener
 
 
 def _told(error: TrimtabError) -> dict[str, Any]:
-    code, kind = status_of(error)
-    return {"message": str(error), "type": kind, "param": None, "code": code, "kind": type(error).__name__}
+    return {**told(error), "param": None, "kind": type(error).__name__}
 
 
-def _in_words(route: Callable[..., Any]) -> Callable[..., Any]:
-    """A route whose errors of ours become answers that name their class; a full server says when to come again."""
+def _refused(error: TrimtabError) -> Any:
+    metrics.count("refused" if error.exit_code == 2 else "lost")
+    return failed(error, _told)
 
-    @wraps(route)
-    async def answered(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await route(*args, **kwargs)
-        except TrimtabError as error:
-            metrics.count("refused" if error.exit_code == 2 else "lost")
-            told = _told(error)
-            headers = {"Retry-After": "1"} if told["code"] == 503 else None
-            return JSONResponse({"error": told}, status_code=told["code"], headers=headers)
 
-    return answered
+_in_words = answering(_refused)
 
 
 def routes(surface: Surface) -> APIRouter:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from trimtab.engines.joining import Part
 from trimtab.engines.mlx.forward import Caches, left_padded
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.sampler import Sampler
-from trimtab.engines.mlx.schedule import Reads, Schedule, sites_of
+from trimtab.engines.mlx.schedule import Reads, Schedule
 from trimtab.engines.mlx.stations import running
 from trimtab.engines.mlx.steps import Captured, Step, gathered, observe
 from trimtab.engines.requests import Event
-from trimtab.engines.rows import Row
+from trimtab.engines.rows import Row, RowPart
 from trimtab.sites import Site
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 2_048
 
 
-class Batch(Part):
+class Batch(RowPart):
     """Rows that run together. With `piece`, others may join, and prompts run in pieces of so many tokens."""
 
     def __init__(
@@ -50,7 +49,7 @@ class Batch(Part):
         self.chunks = _chunks(self.ids.shape[1], piece or CHUNK)
         if prefix is not None:
             self.caches.layers, self.chunks = prefix.copies(len(unique)), self.chunks[-1:]
-        self.stations = engine.stations.at(self._wanted())
+        self.stations = engine.stations.at(self.wanted())
         self.schedule = Schedule(self.stations, [r.plan for r in unique], engine.dtype)
         self.sampler = Sampler([(r.spec.sampling, r.index) for r in rows])
         self.positions = np.array([len(r.prompt) for r in rows])
@@ -58,30 +57,12 @@ class Batch(Part):
         self.captured: list[Captured] = []
         self.current: Step | None = None
 
-    def _wanted(self) -> set[Site]:
-        """Sites that the rows edit or read, now or when a monitor says so."""
-        wanted = sites_of(r.plan for r in self.rows)
-        for row in self.rows:
-            wanted |= set(row.states) | set(row.spec.readout.sites if row.spec.readout else ())
-            wanted |= sites_of(row.spec.monitor.plans) if row.spec.monitor else set()
-        return wanted
-
     def run(self) -> Iterator[Event]:
         """Everything, without company."""
         while not self.prefill():
             pass
         while self.keys():
             yield from self.step()
-
-    def keys(self) -> list[int]:
-        """The requests of the rows that run."""
-        return [r.request for r in self.rows if r.finish is None]
-
-    def leave(self, key: int) -> None:
-        """Stop the rows of a request; the next step drops them."""
-        for row in self.rows:
-            if row.request == key and row.finish is None:
-                row.finish = "left"
 
     def absorb(self, other: Batch) -> None:
         """Go on with the rows of another batch, too."""
@@ -92,7 +73,7 @@ class Batch(Part):
         self.chosen = self.chosen + other.chosen
         self.caches.extend(other.caches)
         self.sampler.extend(other.sampler)
-        self.stations = self.engine.stations.at(self._wanted())
+        self.stations = self.engine.stations.at(self.wanted())
         self.schedule = Schedule(self.stations, [r.plan for r in self.current.rows], self.engine.dtype)
 
     # --- prompts -----------------------------------------------------------------------------------------------

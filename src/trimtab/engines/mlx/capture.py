@@ -10,8 +10,9 @@ import numpy as np
 
 from trimtab.engines.base import CaptureItem
 from trimtab.engines.mlx.forward import right_padded
-from trimtab.engines.mlx.schedule import Schedule, sites_of
+from trimtab.engines.mlx.schedule import Schedule
 from trimtab.engines.mlx.stations import running
+from trimtab.resolved import sites_of
 from trimtab.sites import Site
 
 if TYPE_CHECKING:

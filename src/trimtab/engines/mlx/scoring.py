@@ -10,11 +10,11 @@ import numpy as np
 
 from trimtab.engines.mlx.capture import batches
 from trimtab.engines.mlx.forward import right_padded
-from trimtab.engines.mlx.schedule import Schedule, sites_of
+from trimtab.engines.mlx.schedule import Schedule
 from trimtab.engines.mlx.stations import running
 from trimtab.engines.requests import Score
 from trimtab.prompts import Prompt
-from trimtab.resolved import ResolvedPlan
+from trimtab.resolved import ResolvedPlan, sites_of
 
 if TYPE_CHECKING:
     from trimtab.engines.mlx.engine import MLXEngine

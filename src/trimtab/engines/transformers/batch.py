@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from trimtab.engines.joining import Part
 from trimtab.engines.requests import Event
-from trimtab.engines.rows import Row
+from trimtab.engines.rows import Row, RowPart
 from trimtab.engines.transformers.capture import Gather, Places
 from trimtab.engines.transformers.forward import Padded
 from trimtab.engines.transformers.merging import RESERVE, merge, obstacle
 from trimtab.engines.transformers.readings import Readings, Reads
 from trimtab.engines.transformers.sampler import Sampler
-from trimtab.engines.transformers.stations import Schedule, hooked, sites_of
+from trimtab.engines.transformers.stations import Schedule, hooked
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 COMPACT = 0.2
 
 
-class Batch(Part):
+class Batch(RowPart):
     """Rows that run together. With `piece`, a longer prompt runs in pieces of so many tokens."""
 
     def __init__(self, engine: TransformersEngine, rows: list[Row], piece: int | None = None) -> None:
@@ -50,7 +49,7 @@ class Batch(Part):
         firsts = dict(reversed(list(zip(self.source, zip(rows, begin, strict=True), strict=True))))
         unique = [firsts[u][0] for u in range(len(same))]
         self.padded = Padded.of([r.prompt.tokens for r in unique], engine.forward.device)
-        self.stations = engine.stations.at(self._wanted())
+        self.stations = engine.stations.at(self.wanted())
         self.schedule = Schedule(self.stations, [firsts[u][1] for u in range(len(same))])
         self.cache = engine.forward.cache(self.padded.ids.shape[1] + self._room())
         self.mergeable = obstacle(self.cache) is None
@@ -58,14 +57,6 @@ class Batch(Part):
         self.positions = np.array([len(r.prompt) for r in rows])
         self.readings: list[np.ndarray | None] = []
         self.done = 0  # columns of the prompts that have run
-
-    def _wanted(self) -> set[Site]:
-        """Sites that the rows edit or read, now or when a monitor says so."""
-        wanted = sites_of(r.plan for r in self.rows)
-        for row in self.rows:
-            wanted |= set(row.states) | set(row.spec.readout.sites if row.spec.readout else ())
-            wanted |= sites_of(row.spec.monitor.plans) if row.spec.monitor else set()
-        return wanted
 
     def _room(self) -> int:
         """Tokens to reserve: in a batch that others join, caches are merged long before a long limit is reached."""
@@ -92,16 +83,6 @@ class Batch(Part):
         with hooked(self.stations.values()):
             yield from self._step()
 
-    def keys(self) -> list[int]:
-        """The requests of the rows that run."""
-        return [r.request for r in self.rows if r.finish is None]
-
-    def leave(self, key: int) -> None:
-        """Stop the rows of a request; they are dropped with those that finish."""
-        for row in self.rows:
-            if row.request == key and row.finish is None:
-                row.finish = "left"
-
     @torch.inference_mode()
     def absorb(self, other: Batch) -> None:
         """Go on with the rows of another batch, too."""
@@ -114,7 +95,7 @@ class Batch(Part):
         other.sampler.select(theirs)
         self.sampler.extend(other.sampler)
         self._merge([(self.cache, mine), (other.cache, theirs)])
-        self.stations = self.engine.stations.at(self._wanted())
+        self.stations = self.engine.stations.at(self.wanted())
         self.schedule = Schedule(self.stations, [r.plan for r in self.rows])
 
     def _alive(self) -> list[int]:

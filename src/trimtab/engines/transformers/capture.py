@@ -11,8 +11,8 @@ import torch
 
 from trimtab.engines.base import CaptureItem
 from trimtab.engines.transformers.passes import Pass, padded, unsteered
-from trimtab.engines.transformers.stations import Schedule, sites_of
-from trimtab.resolved import ResolvedPlan
+from trimtab.engines.transformers.stations import Schedule
+from trimtab.resolved import ResolvedPlan, sites_of
 from trimtab.sites import Site
 
 if TYPE_CHECKING:

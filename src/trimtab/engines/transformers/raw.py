@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from trimtab.engines.requests import PlanLike
-from trimtab.engines.transformers.stations import Schedule, running, sites_of
+from trimtab.engines.transformers.stations import Schedule, running
 from trimtab.errors import Unsupported
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt
-from trimtab.resolved import ResolvedPlan
+from trimtab.resolved import ResolvedPlan, sites_of
 
 if TYPE_CHECKING:
     from trimtab.engines.transformers.engine import TransformersEngine

@@ -10,9 +10,9 @@ import torch
 
 from trimtab.engines.requests import Score
 from trimtab.engines.transformers.forward import Padded, batches
-from trimtab.engines.transformers.stations import Schedule, sites_of
+from trimtab.engines.transformers.stations import Schedule
 from trimtab.prompts import Prompt
-from trimtab.resolved import ResolvedPlan
+from trimtab.resolved import ResolvedPlan, sites_of
 
 if TYPE_CHECKING:
     from trimtab.engines.transformers.engine import TransformersEngine

@@ -305,12 +305,3 @@ class Schedule:
 
 def _by_site(plan: ResolvedPlan) -> dict[Site, tuple[Placed, ...]]:
     return {site: tuple((p, plan.vectors) for p in plan.at(site)) for site in plan.sites}
-
-
-def sites_of(plans: Iterable[ResolvedPlan]) -> set[Site]:
-    """Sites that plans edit or whose states their gates read."""
-    found: set[Site] = set()
-    for plan in {id(p): p for p in plans}.values():
-        found.update(plan.sites)
-        found.update(p.gate.site for p in plan.effective if p.gate is not None)
-    return found

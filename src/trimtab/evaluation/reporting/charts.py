@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from trimtab.evaluation.reporting.ship import Ship
 from trimtab.evaluation.statistics import Estimate
-from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, svg, text
+from trimtab.pages.drawing import LEFT, RIGHT, WIDTH, Axis, band, line, short, signed, spaced, svg, text
 
 STYLE = """
 .chart .heat { fill: var(--warm-fill); } .chart .heat.less { fill: var(--cool-fill); }
@@ -112,15 +112,6 @@ def _shaded(ship: Ship | None, x: Axis, first: float, last: float) -> list[str]:
         if inside:
             parts.append(f'<line class="shore" x1="{x(end)}" x2="{x(end)}" y1="{TOP}" y2="{BOTTOM}"/>')
     return parts
-
-
-def spaced(doses: Sequence[float], x: Axis, gap: float = 34) -> list[float]:
-    """Doses whose labels have room, the ends and 0 first."""
-    kept: list[float] = []
-    for d in sorted(doses, key=lambda d: (d not in (min(doses), max(doses), 0.0), d)):
-        if all(abs(x(d) - x(k)) >= gap for k in kept):
-            kept.append(d)
-    return kept
 
 
 @dataclass(frozen=True)
