@@ -152,9 +152,8 @@ def test_several_samples_stop_strings_and_logprobs(http):
     for c in chunks:
         for o in c["choices"]:
             assert len(o.get("token_ids") or []) == len(o.get("readout", {}).get("values", []))
-    several = ask(
-        http, text(prompt=["In the morning", "The dog"], n=2, temperature=1, steering=PLAN, readout=ALL)
-    )
+    two = ["In the morning", "The dog"]
+    several = ask(http, text(prompt=two, n=2, temperature=1, ignore_eos=True, steering=PLAN, readout=ALL))
     assert [len(c["readout"]["values"]) for c in several["choices"]] == [12] * 4
     assert len(several["steering_applied"]) == 2
 

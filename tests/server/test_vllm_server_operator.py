@@ -27,7 +27,8 @@ psutil = pytest.importorskip("psutil", reason="comes with vllm; finds the server
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 KEY = "a key that nobody guesses"
 LATER = {"op": "add", "vector": "calm", "dose": 1.5, "layers": [3]}
-#: 20 blocks of 32 tokens: eight replies of 120 tokens do not fit side by side.
+#: Ten usable blocks of 32 tokens: replies of LENGTH tokens need eight each, so no two of them fit side by side.
+LENGTH = 230
 CROWDED = [*FLAGS, "--num-gpu-blocks-override", "11"]
 
 
@@ -125,13 +126,27 @@ def preemptions(client: httpx.Client) -> int:
     return int(sum(float(x.split()[-1]) for x in lines))
 
 
+def crowding(client: httpx.Client, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The answers to requests that came so close together that some were preempted. On a busy machine requests may
+    come one after the other, so they are asked again until it happened."""
+    before = preemptions(client)
+    for _ in range(10):
+        with ThreadPoolExecutor(len(asked)) as pool:
+            crowd = list(pool.map(lambda a: ask(client, a), asked))
+        if preemptions(client) > before:
+            return crowd
+        for answer in crowd:
+            fetch(client, answer["choices"][0]["capture"])
+    raise AssertionError("nothing was preempted, so this test shows nothing")
+
+
 def test_plans_are_switched_on_exactly_where_requests_are_preempted(client, truth):
     """Each state of each reply is what another engine makes of the same tokens under the plan after the token that
     fired; and each is the reply that it would have been alone."""
     words = ["dog", "tree", "girl", "river", "house", "bird", "boat", "moon"]
     asked = [
         text(
-            prompt=f"The {w} in the morning", max_tokens=120, ignore_eos=True, return_token_ids=True,
+            prompt=f"The {w} in the morning", max_tokens=LENGTH, ignore_eos=True, return_token_ids=True,
             capture={"layers": "all", "positions": "all" if i % 2 else "generated"}, readout=ALL,
         )
         for i, w in enumerate(words)
@@ -139,17 +154,14 @@ def test_plans_are_switched_on_exactly_where_requests_are_preempted(client, trut
     alone = [ask(client, a) for a in asked]
     for a in alone:
         fetch(client, a["choices"][0]["capture"])
-    before = preemptions(client)
-    with ThreadPoolExecutor(8) as pool:
-        crowd = list(pool.map(lambda a: ask(client, a), asked))
-    assert preemptions(client) > before, "nothing was preempted, so this test shows nothing"
+    crowd = crowding(client, asked)
     assert sum(bool(a["rules"]) for a in crowd) >= 6
     for one, other in zip(alone, crowd, strict=True):
         choice = other["choices"][0]
         assert choice["token_ids"] == one["choices"][0]["token_ids"]
         assert [f["position"] for f in other["rules"]] == [f["position"] for f in one["rules"]]
         states, readout = fetch(client, choice["capture"]), choice["readout"]
-        assert len(readout["values"]) == 120
+        assert len(readout["values"]) == LENGTH
         if states["positions"][0] > 0:  # the first token was emitted by the prompt's last state
             readout = {**readout, "values": readout["values"][1:], "position": readout["position"] + 1}
         check_readings(readout, states)
