@@ -90,7 +90,7 @@ def padded(model: Any, tokenizer: Any) -> Call:
     @torch.inference_mode()
     def call(pairs: Pairs) -> np.ndarray:
         texts = [t for pair in pairs for t in pair]
-        found = 0
+        found: Any = 0
         for start in range(0, len(texts), 32):
             batch = tokenizer(texts[start : start + 32], padding=True, return_tensors="pt")
             states.clear()

@@ -58,7 +58,7 @@ def directions(model: Any, sides: tuple[list[tuple[int, ...]], list[tuple[int, .
         for text in side:
             weight[text] = weight.get(text, 0.0) + sign / len(side)
     rows = rows_of(sides[0] + sides[1])
-    found = 0
+    found: Any = 0
     for start in range(0, len(rows), BATCH // ROW):
         batch = rows[start : start + BATCH // ROW]
         ids, depth, mask = batch_of(batch)

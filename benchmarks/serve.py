@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -55,6 +56,7 @@ class Engine:
         self.child = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.serving", kind, mode, model],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            start_new_session=True,
         )  # fmt: skip
 
     def answer(self) -> dict[str, Any]:
@@ -75,7 +77,10 @@ class Engine:
         """Let the child end by itself."""
         assert self.child.stdin is not None
         self.child.stdin.close()
-        self.child.wait(timeout=120)
+        try:
+            self.child.wait(timeout=120)
+        except subprocess.TimeoutExpired:  # it is still loading, because another one failed
+            os.killpg(self.child.pid, signal.SIGKILL)
         self.log.close()
 
 

@@ -113,7 +113,8 @@ class Process:
 
             self.loop = Loop()
             self.loop.start(
-                {"model": path, "dtype": "float32", "max_logprobs": -1, "disable_log_stats": True, **options}
+                {"model": path, "dtype": "float32", "max_logprobs": -1, "disable_log_stats": True, **options},
+                lambda config: None,
             )
 
     def run(self, key: str, tokens: int, seed: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def stories(concepts: int, each: int, tokens: int, width: int) -> tuple[list[Sto
 
     def story(t: np.ndarray) -> np.ndarray:
         strength = 300 * (rng.standard_normal(tokens) + 0.2)
-        return np.float32(rng.standard_normal((tokens, width)) + np.outer(strength, t))
+        return (rng.standard_normal((tokens, width)) + np.outer(strength, t)).astype(np.float32)
 
     return [[story(t) for _ in range(each)] for t in planted], planted
 
@@ -57,7 +57,7 @@ def evidence_of(told: list[Story]) -> list[Evidence]:
         mean = {POSITIVE: own.mean(0), NEGATIVE: (total - own.sum(0)) / (count - len(own))}
         tokens = {POSITIVE: tuple(texts), NEGATIVE: others}
         sizes = {g: len(t) for g, t in tokens.items()}
-        variances = dict.fromkeys(tokens, own.var(0))
+        variances = {g: np.asarray(own.var(0)) for g in tokens}
         needs = frozenset({"mean", "tokens"})
         found.append(Evidence(Site(0), sizes, mean, variances, tokens=tokens, needs=needs))
     return found
@@ -83,8 +83,9 @@ def dense(
         seconds += time.process_time() - started
         got = found[i].provenance["eigenvalues"]
         values_apart = max(values_apart, float(np.abs(values[::-1][:k] - got).max()))
-        assert found[i].basis is not None
-        vector_apart = max(vector_apart, 1 - abs(float(found[i].basis[0] @ vectors[:, -1])))
+        basis = found[i].basis
+        assert basis is not None
+        vector_apart = max(vector_apart, 1 - abs(float(basis[0] @ vectors[:, -1])))
     return seconds / len(which), values_apart, vector_apart
 
 
