@@ -25,7 +25,6 @@ from trimtab.engines.mlx.stations import Stations
 from trimtab.engines.requests import Completion, Event, PromptLike, Request, Sample, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
-from trimtab.errors import InputError
 from trimtab.objectives import Objective
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -102,27 +101,12 @@ class MLXEngine(Tokenized, Engine):
     def _check_plan(self, plan: ResolvedPlan) -> None:
         self.stations.check(plan)
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        """MLX reads past the end of an embedding without a word."""
-        size = self.info.vocab_size or 0
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            bad = next(t for t in tokens if not 0 <= t < size)
-            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
-    def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary are refused too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
-
     # --- one prompt, many continuations ------------------------------------------------------------------------
 
     def prefill(self, prompt: PromptLike) -> Prefix:
         """Run a prompt once, unsteered, for `continue_from`."""
         encoded = self.encode(prompt)
-        self._check_length(len(encoded))
-        self._check_tokens(encoded.tokens)
+        self._check_prompt(encoded)
         with self._lock:
             return prefix.run(self.model, encoded, self.info.id, self.source, CHUNK)
 
@@ -164,13 +148,9 @@ class MLXEngine(Tokenized, Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         return capture.capture(self, items, sites, at)
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        for prompt, *_ in items:
-            self._check_tokens(prompt.tokens)
         return scoring.score(self, items)
 
     def gradient(
@@ -183,8 +163,7 @@ class MLXEngine(Tokenized, Engine):
     ) -> tuple[np.ndarray, np.ndarray]:
         """(losses [B], gradient [W] of their sum) with row b steered by coefficients[b] * vector at every token."""
         for prompt in prompts:
-            self._check_length(len(prompt))
-            self._check_tokens(prompt.tokens)
+            self._check_prompt(prompt)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
 
@@ -200,8 +179,7 @@ class MLXEngine(Tokenized, Engine):
         a function of it reaches whatever the hooks were given.
         """
         encoded = self.encode(prompt)
-        self._check_length(len(encoded))
-        self._check_tokens(encoded.tokens)
+        self._check_prompt(encoded)
         with self._lock:
             return explore.run(self, encoded, hooks)
 

@@ -111,19 +111,6 @@ class ReferenceEngine(Engine):
 
     # --- running -----------------------------------------------------------------------------------------
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = len(words.VOCABULARY)
-        for token in tokens:
-            if not 0 <= token < size:
-                raise InputError(f"token {token} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
-    def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary are refused too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
-
     def _forward(self, tracks: Sequence[Track], views: set[View], deepest: int | None = None) -> Pass:
         """One pass over the next chunk of every track."""
         step = self.passes(self.weights, plan_parts(tracks, self.chunk), views)
@@ -142,8 +129,6 @@ class ReferenceEngine(Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         views: set[View] = {(site, at) for site in sites}
         tracks = [Track(list(item.prompt.tokens), item.plan) for item in items]
         found: list[list[dict[View, np.ndarray]]] = [[] for _ in items]
@@ -157,8 +142,6 @@ class ReferenceEngine(Engine):
         ]
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        for prompt, *_ in items:
-            self._check_tokens(prompt.tokens)
         tracks = [Track(list(prompt.tokens), plan) for prompt, _, plan, _ in items]
         states: list[list[np.ndarray]] = [[] for _ in items]
         while waiting := [i for i, t in enumerate(tracks) if t.done < len(t.tokens)]:

@@ -22,7 +22,7 @@ from trimtab.engines.vllm.ledger import Ledger
 from trimtab.engines.vllm.loop import Loop
 from trimtab.engines.vllm.shelf import Shelf
 from trimtab.engines.vllm.worker import BANK, OPTION
-from trimtab.errors import InputError, MissingDependency, TrimtabError, Unsupported
+from trimtab.errors import MissingDependency, TrimtabError, Unsupported
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
@@ -132,28 +132,17 @@ class VllmEngine(Tokenized, Engine):
 
     # --- checks ------------------------------------------------------------------------------------------------
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = self.info.vocab_size or 0
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            bad = next(t for t in tokens if not 0 <= t < size)
-            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
     def _check_room(self, prompt: Prompt) -> None:
         """vLLM reads a prompt only together with a token that it generates."""
-        self._check_tokens(prompt.tokens)
         self._check_length(len(prompt), 1)
 
     def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary, and temperatures that vLLM does not take, are refused
-        too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
+        """As for every engine; temperatures that vLLM does not take are refused too."""
         if request.sampling.temperature > HOTTEST:
             raise Unsupported(
                 f"vLLM samples at temperatures up to {HOTTEST}, not {request.sampling.temperature}"
             )
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
+        return super().prepare(request)
 
     # --- running -----------------------------------------------------------------------------------------------
 
