@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +19,7 @@ from trimtab.engines.vllm.channel import Receiver
 from trimtab.engines.vllm.ledger import Ledger
 from trimtab.engines.vllm.loop import Loop
 from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.ticket import new_keys
 from trimtab.engines.vllm.worker import BANK, OPTION
 from trimtab.errors import MissingDependency, TrimtabError, Unsupported
 from trimtab.prompts import Prompt
@@ -43,7 +42,7 @@ class VllmEngine(Tokenized, Engine):
         self.loop, self.tokenizer = loop, tokenizer
         self.encoder = PromptEncoder(tokenizer, id)
         self.ledger = Ledger()
-        self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
+        self.new_key = new_keys()
         self.found = self._attach()
         super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
         # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
@@ -125,10 +124,6 @@ class VllmEngine(Tokenized, Engine):
         from vllm import SamplingParams
 
         return SamplingParams(**options)
-
-    def new_key(self) -> str:
-        """A name for a request that no other request of any engine has."""
-        return f"trimtab-{self._run}-{next(self._names)}"
 
     # --- checks ------------------------------------------------------------------------------------------------
 
