@@ -22,6 +22,7 @@ from trimtab.engines.mlx.hooks import StateHook
 from trimtab.engines.mlx.matrices import matrix
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
+from trimtab.engines.placed import check_gates
 from trimtab.engines.requests import Completion, Event, PromptLike, Request, Sample, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
@@ -99,7 +100,7 @@ class MLXEngine(Tokenized, Engine):
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_plan(self, plan: ResolvedPlan) -> None:
-        self.stations.check(plan)
+        check_gates(plan, lambda site: self.stations.taps[site].order)
 
     # --- one prompt, many continuations ------------------------------------------------------------------------
 

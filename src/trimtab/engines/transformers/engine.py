@@ -12,6 +12,7 @@ import torch
 
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.joining import Opening
+from trimtab.engines.placed import check_gates
 from trimtab.engines.requests import Event, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
@@ -108,7 +109,7 @@ class TransformersEngine(Tokenized, Engine):
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_plan(self, plan: ResolvedPlan) -> None:
-        self.stations.check(plan)
+        check_gates(plan, lambda site: self.stations.taps[site].order)
 
     @property
     def _token_ids(self) -> int:

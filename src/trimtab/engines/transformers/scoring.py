@@ -10,7 +10,7 @@ import torch
 
 from trimtab.engines.requests import Score
 from trimtab.engines.transformers.forward import Padded, batches
-from trimtab.engines.transformers.stations import Schedule
+from trimtab.engines.transformers.schedule import Schedule
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan, sites_of
 
