@@ -128,9 +128,13 @@ class Engine(Surface):
         """Completions, in the order of the requests."""
         many = [requests] if isinstance(requests, Request) else list(requests)
         prepared = [self.prepare(r) for r in many]
+        return self._completions(prepared, self._finished(prepared))
+
+    def _completions(self, prepared: Sequence[Request], events: Iterable[Event]) -> list[Completion]:
+        """Run the events of prepared requests to their end, with the engine to oneself."""
         found: dict[tuple[int, int], Sample] = {}
         with self._lock:
-            for event in self._finished(prepared):
+            for event in events:
                 if event.sample is not None:
                     complete(event, prepared[event.request], self.info)
                     found[event.request, event.index] = event.sample

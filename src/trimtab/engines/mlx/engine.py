@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +12,6 @@ import mlx.nn as nn
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
-from trimtab.engines.exactness import complete
 from trimtab.engines.joining import Opening
 from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
 from trimtab.engines.mlx import hooks as explore
@@ -23,7 +23,7 @@ from trimtab.engines.mlx.matrices import matrix
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
 from trimtab.engines.placed import check_gates
-from trimtab.engines.requests import Completion, Event, PromptLike, Request, Sample, Score
+from trimtab.engines.requests import Completion, Event, PromptLike, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
 from trimtab.objectives import Objective
@@ -124,16 +124,8 @@ class MLXEngine(Tokenized, Engine):
         prepared = [self.prepare(r) for r in many]
         for request in prepared:
             start.check(request)
-        found: dict[tuple[int, int], Sample] = {}
-        with self._lock:
-            for event in generation.generate(self, prepared, stream=False, prefix=start):
-                if event.sample is not None:
-                    complete(event, prepared[event.request], self.info)
-                    found[event.request, event.index] = event.sample
-        return [
-            Completion(start.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)
-            for i, r in enumerate(prepared)
-        ]
+        events = generation.generate(self, prepared, stream=False, prefix=start)
+        return [replace(c, prompt=start.prompt) for c in self._completions(prepared, events)]
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.batches import places_of
 from trimtab.engines.joining import Opening
 from trimtab.engines.reference import words
 from trimtab.engines.reference.batch import Batch
@@ -119,7 +120,7 @@ class ReferenceEngine(Engine):
         return step
 
     def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
-        batch = Batch(self, [(i, j, r) for i, r in enumerate(requests) for j in range(r.sampling.n)])
+        batch = Batch(self, places_of(requests))
         while batch.keys():
             yield from batch.step()
 

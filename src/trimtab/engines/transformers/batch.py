@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from trimtab.engines.batches import RowPart
 from trimtab.engines.requests import Event
-from trimtab.engines.rows import Row, RowPart
+from trimtab.engines.rows import Row
 from trimtab.engines.transformers.capture import Gather, Places
 from trimtab.engines.transformers.forward import Padded
 from trimtab.engines.transformers.merging import RESERVE, merge, obstacle
