@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from trimtab.directions import content_hash
-from trimtab.engines.transformers.stations import Schedule, Station, install, running
+from trimtab.engines.transformers.schedule import Schedule
+from trimtab.engines.transformers.stations import Station, install, running
 from trimtab.engines.transformers.taps import Tap
 from trimtab.interventions import Coefficients
 from trimtab.resolved import ResolvedPlacement, ResolvedPlan

@@ -377,4 +377,3 @@ def _placement_from_json(data: Any) -> Placement:
 
 
 EMPTY = ResolvedPlan()
-NO_LIBRARY: Library = {}

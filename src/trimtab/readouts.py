@@ -53,12 +53,11 @@ class Readout:
             count = len(table.vectors)
             rows[site], offset[site], scale[site] = table.vectors, np.zeros(count), np.ones(count)
             if z:
-                mean, std = table.mean, table.std
-                if mean is None or std is None or np.isnan(mean).any() or not np.all(std > 0):
+                if not table.has_z:
                     raise InputError(
                         f"z readings need a stored mean and a positive std at {site}; read raw instead"
                     )
-                offset[site], scale[site] = mean, std
+                offset[site], scale[site] = table.mean, table.std
         return cls(chosen.concepts, rows, offset, scale, z=z, at=at)
 
     @property

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import random
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from markup import Tags
 from trimtab.analysis.quality import BESIDE, NEEDS, Corpus, assess, background, readers, review, writers
 from trimtab.analysis.quality.folder import Target, readout_quality, write, write_readout
 from trimtab.analysis.quality.page import page
@@ -159,31 +159,9 @@ def test_the_record_is_finite_json(report):
     assert row["held_out"]["auc"]["value"] == 1 and row["spectrum"]["centred"] is False
 
 
-class Tags(HTMLParser):
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.wrong, self.addresses, self.ids = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset")]
-        self.ids += [v for k, v in attrs if k == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-
 def test_the_page_stands_alone_and_says_the_verdicts(report):
     text = page(report)
-    tags = Tags()
-    tags.feed(text)
+    tags = Tags(text)
     assert (
         tags.open == [] and tags.wrong == [] and tags.addresses == [] and len(tags.ids) == len(set(tags.ids))
     )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from conformance.faults import FAULTS, Served, ServedStand
+from conformance.faults import FAULTS
+from conformance.served_faults import Served, ServedStand
 from engines import broken_edits, broken_engines  # noqa: F401 (they fill the register)
 from engines.broken import BROKEN
 from trimtab.conformance.registry import CHECKS, FEATURES, load, names_of

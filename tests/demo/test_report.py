@@ -2,12 +2,12 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import made_up
 import pytest
 from rich.console import Console
 
+from markup import Tags
 from trimtab.demo.charts import Axis, dose_chart, short, signed
 from trimtab.demo.report import page, payload
 from trimtab.demo.terminal import render
@@ -23,48 +23,19 @@ def html(result):
     return page(result)
 
 
-class Tags(HTMLParser):
-    """Opens and closes; void and self-closed tags aside."""
-
-    VOID = frozenset({"meta", "input", "br"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.wrong, self.addresses, self.ids = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "action", "srcset")]
-        self.ids += [v for k, v in attrs if k == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.ids += [v for k, v in attrs if k == "id"]
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-
-def parse(html):
-    tags = Tags()
-    tags.feed(html)
-    return tags
-
-
 def test_every_tag_closes_and_ids_are_distinct(html):
-    tags = parse(html)
+    tags = Tags(html)
     assert tags.open == [] and tags.wrong == []
     assert len(tags.ids) == len(set(tags.ids))
 
 
 def test_no_external_assets(html):
-    assert parse(html).addresses == []
+    assert Tags(html).addresses == []
     assert not re.search(r"https?://|@import|url\(", html)
 
 
 def test_the_script_finds_every_element_it_asks_for(html):
-    ids = set(parse(html).ids)
+    ids = set(Tags(html).ids)
     asked = set(re.findall(r'\$\("([\w-]+)"\)', html))
     assert asked and asked <= ids
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from trimtab.data.contrast import Contrast
-from trimtab.data.selection import Selection, selected
 from trimtab.errors import InputError, UnknownName
 from trimtab.evidence import Evidence
 from trimtab.extraction import make
@@ -102,23 +101,3 @@ def test_marks_are_checked_before_any_model():
     with pytest.raises(InputError, match="keeps 1 of 3 .*1 have no mark.* needs 2"):
         check([contrast()], make("trait_contrast", min_count=2))
     check([contrast()], "trait_contrast")
-
-
-def test_texts_can_be_selected_before_they_are_read():
-    by_gap = selected(contrast(), Selection(gap=50))
-    assert (by_gap.positive, by_gap.negative, by_gap.paired, by_gap.groups) == (
-        ("a a",),
-        ("x x",),
-        True,
-        ("0",),
-    )
-    by_side = selected(contrast(), Selection(above=50, negative_below=50))
-    assert (by_side.positive, by_side.negative, by_side.paired) == (("a a", "b b"), ("x x", "z z"), False)
-    assert (by_side.groups, by_side.negative_groups, by_side.scores) == (("0", "1"), ("0", "2"), (90.0, 60.0))
-    assert "1 positive and 1 negative texts left out" in by_side.notes[0]
-    with pytest.raises(InputError, match="keeps 0 of 3 positive"):
-        selected(contrast(), Selection(least=95))
-    with pytest.raises(InputError, match="have none"):
-        selected(contrast((), ()), Selection(gap=50))
-    with pytest.raises(InputError, match="not paired"):
-        selected(contrast(paired=False), Selection(gap=50))

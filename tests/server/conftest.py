@@ -18,22 +18,15 @@ def server(tmp_path_factory):
     vectors().save(folder / "vectors" / "feelings.safetensors")
     vectors(7, concepts=("brave",)).save(folder / "vectors" / "more.safetensors")
     vectors(9).save(folder / "secret.safetensors")
-    found = Server(
-        folder,
-        {
-            "VLLM_READOUT_VECTORS": str(folder / "vectors" / "feelings.safetensors"),
-            "TRIMTAB_VECTOR_DIR": str(folder / "vectors"),
-            "TRIMTAB_CAPTURE_SECONDS": "60",
-            "TRIMTAB_FEED": "1",
-            "VLLM_SERVER_DEV_MODE": "1",  # a route to ask the worker what it holds
-        },
-        FLAGS,
-    )
-    try:
-        found.wait()
+    environment = {
+        "VLLM_READOUT_VECTORS": str(folder / "vectors" / "feelings.safetensors"),
+        "TRIMTAB_VECTOR_DIR": str(folder / "vectors"),
+        "TRIMTAB_CAPTURE_SECONDS": "60",
+        "TRIMTAB_FEED": "1",
+        "VLLM_SERVER_DEV_MODE": "1",  # a route to ask the worker what it holds
+    }
+    with Server(folder, environment, FLAGS) as found:
         yield found
-    finally:
-        found.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -74,7 +75,7 @@ def free_port() -> int:
 
 
 class Server:
-    """The process; `url` is its root."""
+    """The process; `url` is its root. Inside `with` it is healthy, and afterwards it is gone."""
 
     def __init__(
         self,
@@ -116,6 +117,17 @@ class Server:
             time.sleep(0.25)
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-6000:]}")
 
+    def __enter__(self) -> Self:
+        try:
+            self.wait()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """As an operator ends it; and for good, should it hang."""
         if self.process.poll() is None:
@@ -127,21 +139,15 @@ class Server:
         self.process.wait(10)
 
 
-if __name__ == "__main__":  # a server to try things on by hand: python tests/server/stock.py FOLDER
+if __name__ == "__main__":  # a server to try things on by hand: python tests/server/stock.py FOLDER SECONDS
     place = Path(sys.argv[1])
     (place / "vectors").mkdir(parents=True)
     vectors().save(place / "vectors" / "feelings.safetensors")
-    server = Server(
-        place,
-        {
-            "TRIMTAB_READOUT_VECTORS": str(place / "vectors" / "feelings.safetensors"),
-            "TRIMTAB_VECTOR_DIR": str(place / "vectors"),
-        },
-        ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "16", "--dtype", "float32"],
-    )
-    try:
-        server.wait()
+    environment = {
+        "TRIMTAB_READOUT_VECTORS": str(place / "vectors" / "feelings.safetensors"),
+        "TRIMTAB_VECTOR_DIR": str(place / "vectors"),
+    }
+    flags = ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "16", "--dtype", "float32"]
+    with Server(place, environment, flags) as server:
         print(server.url, flush=True)
         time.sleep(float(sys.argv[2]))
-    finally:
-        server.close()

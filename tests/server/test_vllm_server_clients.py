@@ -192,11 +192,7 @@ def test_plain_answers_are_those_of_a_server_without_trimtab(server, http, tmp_p
 
     ours = [both(http, a) for a in asked]
     stock = Server(tmp_path, {**os.environ, "VLLM_PLUGINS": ""}, FLAGS, plugins=False)
-    try:
-        stock.wait()
-        with httpx.Client(base_url=stock.url, timeout=120) as client:
-            assert client.get("/v1/vectors").status_code == 404
-            for a, mine in zip(asked, ours, strict=True):
-                assert both(client, a) == mine
-    finally:
-        stock.close()
+    with stock, httpx.Client(base_url=stock.url, timeout=120) as client:
+        assert client.get("/v1/vectors").status_code == 404
+        for a, mine in zip(asked, ours, strict=True):
+            assert both(client, a) == mine

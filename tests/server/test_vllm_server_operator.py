@@ -51,23 +51,16 @@ def guarded(tmp_path_factory, threshold):
     (folder / "calmer.json").write_text(json.dumps({"placements": [LATER]}))
     (folder / "rules.txt").write_text(f"# house rules\nsad@2 z > {threshold} -> log, steer calmer\n")
     (folder / "tmp").mkdir()
-    found = Server(
-        folder,
-        {
-            "TRIMTAB_READOUT_VECTORS": str(folder / "feelings.safetensors"),
-            "TRIMTAB_RULES": str(folder / "rules.txt"),
-            "TRIMTAB_ALLOW_INLINE": "1",
-            "TRIMTAB_MAX_BODY_BYTES": str(1 << 20),
-            "VLLM_API_KEY": KEY,
-            "TMPDIR": str(folder / "tmp"),
-        },
-        CROWDED,
-    )
-    try:
-        found.wait()
+    environment = {
+        "TRIMTAB_READOUT_VECTORS": str(folder / "feelings.safetensors"),
+        "TRIMTAB_RULES": str(folder / "rules.txt"),
+        "TRIMTAB_ALLOW_INLINE": "1",
+        "TRIMTAB_MAX_BODY_BYTES": str(1 << 20),
+        "VLLM_API_KEY": KEY,
+        "TMPDIR": str(folder / "tmp"),
+    }
+    with Server(folder, environment, CROWDED) as found:
         yield found
-    finally:
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -261,21 +254,16 @@ def test_a_killed_worker_is_an_error_for_its_clients_and_leaves_nothing(guarded,
 
 
 def test_a_server_that_is_killed_while_it_captures_leaves_nothing(tmp_path):
-    short = tempfile.TemporaryDirectory()  # the name of a socket of vLLM must be short
     vectors().save(tmp_path / "feelings.safetensors")
-    environment = {
-        "TRIMTAB_READOUT_VECTORS": str(tmp_path / "feelings.safetensors"),
-        "VLLM_API_KEY": KEY,
-        "TMPDIR": short.name,
-    }
-    server = Server(tmp_path, environment, FLAGS)
-    try:
-        server.wait()
-        processes = psutil.Process(server.process.pid).children(recursive=True)
-        assert processes and leftovers(Path(short.name)) == []
-        found = end(server, server.process.kill)
-        assert is_told(found), found[-3:]
-        assert gone(processes) and leftovers(Path(short.name)) == []
-    finally:
-        server.close()
-        short.cleanup()
+    with tempfile.TemporaryDirectory() as short:  # the name of a socket of vLLM must be short
+        environment = {
+            "TRIMTAB_READOUT_VECTORS": str(tmp_path / "feelings.safetensors"),
+            "VLLM_API_KEY": KEY,
+            "TMPDIR": short,
+        }
+        with Server(tmp_path, environment, FLAGS) as server:
+            processes = psutil.Process(server.process.pid).children(recursive=True)
+            assert processes and leftovers(Path(short)) == []
+            found = end(server, server.process.kill)
+            assert is_told(found), found[-3:]
+            assert gone(processes) and leftovers(Path(short)) == []

@@ -128,8 +128,7 @@ class Local:
                 reader = self._load(file)
             concepts = [*first, *names[1:]] if colon and len(first) == 1 else list(names[1:]) or first
         site = reader.read_site(self.engine.info.n_layers)
-        table = reader.table(site)
-        z = table.mean is not None and table.std is not None and bool((table.std > 0).all())
+        z = reader.table(site).has_z
         self._readout = Readout.from_vectors(reader, [site], concepts, z=z)
         self._reader = reader
         where = layer_words(site.layer, self.engine.info.n_layers)

@@ -18,7 +18,8 @@ from .rollouts import rollout_options, rollouts
 
 if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
-    from trimtab.engines.requests import PromptLike, Sample
+    from trimtab.engines.requests import PromptLike, Sample, Sampling
+    from trimtab.plans import SteeringPlan
     from trimtab.readouts import Readings, Readout
     from trimtab.sites import ModelInfo
 
@@ -70,24 +71,13 @@ def generate(desk: Desk, model: str, engine: str, output: Path | None, dry_run: 
         raise InputError(
             "-o, --scales, --match-norm, --limit and --continue-to belong to --dataset; give it, or leave them out"
         )
-    from trimtab.engines.requests import Request, Sampling
-    from trimtab.sites import STREAMS
+    from trimtab.engines.requests import Request
 
     from . import steering
 
-    prompt = _prompt(flags)
-    sampling = Sampling(
-        flags["max_tokens"], flags["temperature"], flags["top_p"], flags["top_k"], desk.seed, flags["samples"],
-        flags["stop"],
-    )  # fmt: skip
-    if flags["stream"] not in STREAMS:
-        raise UnknownName.of("stream", flags["stream"], STREAMS)
+    prompt, sampling = _prompt(flags), _sampling(flags, desk.seed)
     library: dict[str, ConceptVectors] = {}
-    plan = steering.build(
-        flags["steer"], flags["dose"], flags["scale"], flags["plan"], library,
-        layers=flags["layers"], stream=flags["stream"], per_layer=flags["per_layer"],
-        positions=steering.parse_positions(flags["positions"]),
-    )  # fmt: skip
+    plan = _plan(flags, library)
     reader = None if flags["read"] is None else steering.load_reference(flags["read"])
     files = library if reader is None else {**library, flags["read"]: reader}
     seen = glance(model, engine)
@@ -116,7 +106,7 @@ def generate(desk: Desk, model: str, engine: str, output: Path | None, dry_run: 
             desk.warn(f"{model} has a chat template and gets bare text; use --chat to put the prompt into it")
         encoded = runner.encode(prompt, bare=True)
         (done,) = runner.generate(Request(encoded, plan, sampling, readout=readout))
-    samples = [_sample(s, info) for s in done.samples]
+    samples = [_sample(s) for s in done.samples]
     record = {
         "model": model, "engine": engine, "prompt": prompt, "prompt_tokens": len(done.prompt), "seed": desk.seed,
         **samples[0], "texts": [s["text"] for s in samples], "warnings": list(said),
@@ -129,6 +119,30 @@ def generate(desk: Desk, model: str, engine: str, output: Path | None, dry_run: 
     desk.result(record)
     for line in steering.receipt_lines(done.applied, info.n_layers):
         desk.note(line)
+
+
+def _sampling(flags: dict[str, Any], seed: int) -> Sampling:
+    from trimtab.engines.requests import Sampling
+
+    return Sampling(
+        flags["max_tokens"], flags["temperature"], flags["top_p"], flags["top_k"], seed, flags["samples"],
+        flags["stop"],
+    )  # fmt: skip
+
+
+def _plan(flags: dict[str, Any], library: dict[str, ConceptVectors]) -> SteeringPlan:
+    """The plan of --plan and --steer; the files that it names are loaded into `library`."""
+    from trimtab.sites import STREAMS
+
+    from . import steering
+
+    if flags["stream"] not in STREAMS:
+        raise UnknownName.of("stream", flags["stream"], STREAMS)
+    return steering.build(
+        flags["steer"], flags["dose"], flags["scale"], flags["plan"], library,
+        layers=flags["layers"], stream=flags["stream"], per_layer=flags["per_layer"],
+        positions=steering.parse_positions(flags["positions"]),
+    )  # fmt: skip
 
 
 def _prompt(flags: dict[str, Any]) -> PromptLike:
@@ -178,12 +192,10 @@ def _readout(vectors: ConceptVectors | None, info: ModelInfo) -> Readout | None:
         return None
     vectors.check_model(info)
     site = vectors.read_site(info.n_layers)
-    table = vectors.table(site)
-    z = table.mean is not None and table.std is not None and bool((table.std > 0).all())
-    return Readout.from_vectors(vectors, [site], z=z)
+    return Readout.from_vectors(vectors, [site], z=vectors.table(site).has_z)
 
 
-def _sample(sample: Sample, info: ModelInfo) -> dict[str, Any]:
+def _sample(sample: Sample) -> dict[str, Any]:
     from .steering import applied
 
     return {

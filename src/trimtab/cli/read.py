@@ -163,8 +163,7 @@ def _readout(vectors: ConceptVectors, depth: int | None, flags: dict[str, Any]) 
         sites = [Site(n, stream) for n in vectors.choose_layers(flags["layers"], deep, stream)]
     z = flags["z"]
     if z is None:
-        tables = [vectors.table(s) for s in sites]
-        z = all(t.mean is not None and t.std is not None and bool((t.std > 0).all()) for t in tables)
+        z = all(vectors.table(s).has_z for s in sites)
     return Readout.from_vectors(vectors, sites, concepts, z=z)
 
 

@@ -7,11 +7,10 @@ other tools return a vector of zeros there, and it steers nothing without a word
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.data.contrast import Contrast
 from trimtab.errors import InputError
 
 Scores = Sequence[float | None] | np.ndarray
@@ -78,39 +77,9 @@ class Selection:
         return masks
 
 
-def selected(contrast: Contrast, rule: Selection, fewest: int = 1) -> Contrast:
-    """The contrast with only the texts that count, so that no model reads the others. Pairs stay pairs only
-    under a rule that picks them whole.
-    """
-    if contrast.row_scores is None:
-        raise unscored(contrast.concept, "the selection")
-    if rule.gap is not None and not contrast.paired:
-        raise InputError(f"a gap is one within a pair, and the texts of {contrast.concept!r} are not paired")
-    first, second = rule.pick(contrast.row_scores, fewest, contrast.concept)
-    whole = contrast.paired and bool(np.array_equal(first, second))
-    grouped = contrast.row_groups or ((), ())
-    groups = _kept(grouped[0], first), _kept(grouped[1], second)
-    dropped = int((~first).sum()), int((~second).sum())
-    return replace(
-        contrast,
-        positive=_kept(contrast.positive, first),
-        negative=_kept(contrast.negative, second),
-        paired=whole,
-        groups=groups[0],
-        negative_groups=() if whole else groups[1],
-        scores=_kept(contrast.scores, first),
-        negative_scores=_kept(contrast.negative_scores, second),
-        notes=(*contrast.notes, f"{dropped[0]} positive and {dropped[1]} negative texts left out by marks"),
-    )
-
-
 def unscored(name: str, who: str) -> InputError:
     """The error for data that nobody judged."""
     return InputError(
         f"{who} selects by a judge's marks, and the texts of {name!r} have none: write them as JSON lines with "
         '"positive_score" and "negative_score", or use --method mean_diff'
     )
-
-
-def _kept(items: Sequence, mask: np.ndarray) -> tuple:
-    return tuple(item for item, keep in zip(items, mask) if keep)

@@ -23,6 +23,7 @@ from typing import Any
 from trimtab.data.contrast import Contrast, Item
 from trimtab.data.options import Options, Prefixes
 from trimtab.data.reading import first_character, json_of, mapping_of, records_of
+from trimtab.data.words import word_prefixes
 from trimtab.errors import InputError, UnknownName
 
 KEYS = ("template", "concept", "positive", "negative", "concepts", "suffixes", "truncate", "chat")
@@ -134,18 +135,13 @@ def _cutter(truncate: str, prefixes: Prefixes | None) -> Prefixes:
     if truncate == "none":
         return lambda _: ()
     if truncate == "words":
-        return _word_prefixes
+        return word_prefixes
     if prefixes is None:
         raise InputError(
             "truncate: tokens needs the model's tokenizer, and none is at hand before the model loads (a hub "
             "id, or an engine of its own); use a model folder with tokenizer.json, or truncate: words"
         )
     return prefixes
-
-
-def _word_prefixes(suffix: str) -> list[str]:
-    words = suffix.split()
-    return [" ".join(words[:n]) for n in range(1, len(words))]
 
 
 def _suffix_file(file: Path) -> Any:

@@ -14,7 +14,7 @@ from trimtab.data.checks import Finding, alike, check_concept, samples_for
 from trimtab.data.contrast import Contrast
 from trimtab.data.layouts import parts
 from trimtab.data.options import CorpusWarning
-from trimtab.data.words import plain, prefix_nodes, sides
+from trimtab.data.words import plain, prefix_nodes, sides, word_prefixes
 from trimtab.errors import InputError
 
 #: Layouts that put an instruction or the concept's own word into every text, on purpose.
@@ -23,13 +23,14 @@ BY_DESIGN = ("template", "instructions")
 
 def validate(path: str | os.PathLike[str], *, layout: str | None = None, **options: Any) -> list[Finding]:
     """Findings, worst first. What keeps the corpus from loading is an error; what may mislead a direction is a
-    warning; the rest are notes. `options` are those of `trimtab.data.load`.
+    warning; the rest are notes. `options` are those of `trimtab.data.load`. No tokenizer is needed: recipes that cut by
+    tokens are cut by words.
     """
     findings: list[Finding] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CorpusWarning)
         try:
-            contrasts = sources.load(path, layout=layout, prefixes=_prefixes, **options)
+            contrasts = sources.load(path, layout=layout, prefixes=word_prefixes, **options)
         except InputError as error:
             return [Finding("error", "load", str(error))]
         finally:
@@ -57,7 +58,7 @@ def stats(path: str | os.PathLike[str], *, layout: str | None = None, **options:
     """Counts, words and shares, per concept and for the whole corpus."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CorpusWarning)
-        contrasts = sources.load(path, layout=layout, prefixes=_prefixes, **options)
+        contrasts = sources.load(path, layout=layout, prefixes=word_prefixes, **options)
     texts = [plain(i) for c in contrasts for i in (*c.positive, *c.negative)]
     words, nodes = prefix_nodes(texts)
     return {
@@ -88,9 +89,3 @@ def _counted(contrast: Contrast) -> dict[str, Any]:
 
 def _median(texts: Sequence[str]) -> float:
     return float(statistics.median(len(t.split()) for t in texts))
-
-
-def _prefixes(text: str) -> list[str]:
-    """Words in place of tokens, for recipes that cut by tokens: these checks need no tokenizer."""
-    words = text.split()
-    return [" ".join(words[:n]) for n in range(1, len(words))]

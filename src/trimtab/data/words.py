@@ -21,6 +21,12 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def word_prefixes(text: str) -> list[str]:
+    """Every beginning of a text in whole words, shortest first, the text itself left out."""
+    words = text.split()
+    return [" ".join(words[:n]) for n in range(1, len(words))]
+
+
 def sides(contrast: Contrast) -> tuple[list[str], list[str]]:
     """Plain texts of both sides."""
     return [plain(i) for i in contrast.positive], [plain(i) for i in contrast.negative]

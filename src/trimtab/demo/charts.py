@@ -19,7 +19,7 @@ def dose_chart(curve: Curve) -> str:
     y = Axis(0, 1, 196, 16)
     c = Axis(0.5, 1, 266, 226)
     parts = _frame(x, y, doses, 272)
-    parts += _null(curve, x, y) + _persona(curve, x, y) + _score(curve, x, y) + _coherence(curve, x, c)
+    parts += _null(curve, x, y) + _persona(curve, y) + _score(curve, x, y) + _coherence(curve, x, c)
     best = curve.best
     label = (
         f"{curve.concept}: score rises from {short(curve.rows[0].score)} at dose {signed(doses[0])} to "
@@ -50,7 +50,7 @@ def _null(curve: Curve, x: Axis, y: Axis) -> list[str]:
     return [band(x, y, left + zero + right, "null")]
 
 
-def _persona(curve: Curve, x: Axis, y: Axis) -> list[str]:
+def _persona(curve: Curve, y: Axis) -> list[str]:
     at, p = y(curve.persona.score), curve.persona
     ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}"'
     tip = f"persona prompt: {p.score:.2f} [{p.low:.2f}, {p.high:.2f}], coherence {p.coherence:.2f}, n = {p.n}"

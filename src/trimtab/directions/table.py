@@ -53,6 +53,12 @@ class Table:
                 raise InputError(f"a table's basis has shape {basis.shape}, expected [{count}, k, {width}]")
             object.__setattr__(self, "basis", basis)
 
+    @property
+    def has_z(self) -> bool:
+        """Whether mean and std of every row are known, so that readings can be z-scores."""
+        known = self.mean is not None and not np.isnan(self.mean).any()
+        return known and self.std is not None and bool((self.std > 0).all())
+
     def fields(self) -> Iterator[tuple[str, np.ndarray]]:
         """The fields that are present, in file order."""
         for name in ("vectors", *COLUMNS, "cap", "basis"):

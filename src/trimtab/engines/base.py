@@ -92,7 +92,7 @@ class Engine(Surface):
         """Encode, resolve and check one request, before anything runs."""
         prompt = self.encode(request.prompt)
         plan = self.resolve(request.plan, prompt)
-        self._check_length(len(prompt), request.sampling.max_tokens)
+        self._check_prompt(prompt, request.sampling.max_tokens)
         if request.capture is not None:
             for site in request.capture.sites:
                 self.info.width(site)
@@ -114,8 +114,7 @@ class Engine(Surface):
             plan.check_model(self.info)
             self._check_plan(plan)
 
-    # --- generation
-    # -------------------------------------------------------------------------------------------
+    # --- generation -----------------------------------------------------------------------------------------
 
     def stream(self, requests: Request | Sequence[Request]) -> Iterator[Event]:
         """Events of one or many requests, which run together in one batch."""
@@ -129,9 +128,13 @@ class Engine(Surface):
         """Completions, in the order of the requests."""
         many = [requests] if isinstance(requests, Request) else list(requests)
         prepared = [self.prepare(r) for r in many]
+        return self._completions(prepared, self._finished(prepared))
+
+    def _completions(self, prepared: Sequence[Request], events: Iterable[Event]) -> list[Completion]:
+        """Run the events of prepared requests to their end, with the engine to oneself."""
         found: dict[tuple[int, int], Sample] = {}
         with self._lock:
-            for event in self._finished(prepared):
+            for event in events:
                 if event.sample is not None:
                     complete(event, prepared[event.request], self.info)
                     found[event.request, event.index] = event.sample
@@ -189,7 +192,7 @@ class Engine(Surface):
         """`chat` without blocking the event loop."""
         return await asyncio.to_thread(lambda: self.chat(messages, **kwargs))
 
-    # --- reading
+    # --- reading --------------------------------------------------------------------------------------------
 
     def capture(
         self,
@@ -208,7 +211,7 @@ class Engine(Surface):
         items = []
         for each in many:
             prompt = self.encode(each)  # type: ignore[arg-type]
-            self._check_length(len(prompt))
+            self._check_prompt(prompt)
             rows = rows_of(resolve_positions(spec.positions, prompt), len(prompt))
             if not len(rows):
                 raise InputError(
@@ -240,7 +243,7 @@ class Engine(Surface):
         `advance(done)` counts prompts while they run, where the engine can say.
         """
         for prompt in prompts:
-            self._check_length(len(prompt))
+            self._check_prompt(prompt)
         items = [CaptureItem(p, pool_positions(pooling, p)) for p in prompts]
         with self._lock:
             found = self._pool(items, sites, advance)
@@ -296,7 +299,7 @@ class Engine(Surface):
             self._check_plan(plan)
             extra = self._continuation(prompt, r.continuation)
             whole = replace(prompt, tokens=prompt.tokens + extra)
-            self._check_length(len(whole))
+            self._check_prompt(whole)
             items.append((whole, len(prompt) if extra else 1, plan, r.logprobs))
         with self._lock:
             return self._score(items)

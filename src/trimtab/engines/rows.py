@@ -1,5 +1,4 @@
-"""One sample of one request while it runs: its tokens, its text, its captures and readings, and how it ends; and what
-batches of such rows have in common."""
+"""One sample of one request while it runs: its tokens, its text, its captures and readings, and how it ends."""
 
 from __future__ import annotations
 
@@ -8,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from trimtab.engines.exactness import rows_of
-from trimtab.engines.joining import Part
 from trimtab.engines.requests import Capture, Event, Receipt, Request, Sample
 from trimtab.engines.tokens import Detokenizer, PromptEncoder, StopText
 from trimtab.prompts import Prompt, Range, in_ranges, resolve_positions
 from trimtab.readouts import Readings
-from trimtab.resolved import ResolvedPlan, sites_of
+from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
 
@@ -128,27 +126,3 @@ class Row:
 
 def _concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([p if p.ndim == 2 else p[None] for p in parts]) if parts else np.empty((0, 0))
-
-
-class RowPart(Part):
-    """A part of a batch that is made of rows."""
-
-    rows: list[Row]
-
-    def keys(self) -> list[int]:
-        """The requests of the rows that run."""
-        return [r.request for r in self.rows if r.finish is None]
-
-    def leave(self, key: int) -> None:
-        """Stop the rows of a request; they are dropped with those that finish."""
-        for row in self.rows:
-            if row.request == key and row.finish is None:
-                row.finish = "left"
-
-    def wanted(self) -> set[Site]:
-        """Sites that the rows edit or read, now or when a monitor says so."""
-        found = sites_of(r.plan for r in self.rows)
-        for row in self.rows:
-            found |= set(row.states) | set(row.spec.readout.sites if row.spec.readout else ())
-            found |= sites_of(row.spec.monitor.plans) if row.spec.monitor else set()
-        return found

@@ -131,6 +131,20 @@ class Surface(ABC):
     def _check_plan(self, plan: ResolvedPlan) -> None:  # noqa: B027 (a choice, not a duty)
         """Refuse (`Unsupported`) what this engine cannot do; one that can do everything leaves it alone."""
 
+    @property
+    def _token_ids(self) -> int | None:
+        """How many token ids there are: 0 to this number - 1."""
+        return self.info.vocab_size
+
+    def _check_prompt(self, prompt: Prompt, new: int = 0) -> None:
+        """Refuse what does not fit the context, and ids outside the vocabulary: deep inside they are an index error,
+        a dead process on a GPU, or, in MLX, a silent read past the end of the embedding."""
+        self._check_length(len(prompt), new)
+        size, tokens = self._token_ids, prompt.tokens
+        if size is not None and tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            bad = next(t for t in tokens if not 0 <= t < size)
+            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
+
     def _check_length(self, prompt: int, new: int = 0) -> None:
         limit = self.info.context_length
         if limit is not None and prompt + new > limit:

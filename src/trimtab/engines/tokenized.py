@@ -11,10 +11,12 @@ from trimtab.prompts import Prompt
 
 
 class Tokenized(Surface):
-    """Hands every text question to `encoder`, which the engine sets before anything is asked. Stands before `Engine`
-    among the bases."""
+    """Hands every text question to `encoder`, which the engine sets, with `ends`, before anything is asked. Stands
+    before `Engine` among the bases."""
 
     encoder: PromptEncoder
+    #: Ids that end a sequence.
+    ends: frozenset[int]
 
     def _encode_text(self, text: str) -> Prompt:
         return self.encoder.text(text)

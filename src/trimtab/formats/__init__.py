@@ -25,8 +25,6 @@ WRITERS: dict[str, str] = {
 }
 #: What a file's name says about its format, for writing.
 SUFFIXES: dict[str, str] = {".safetensors": "native", ".gguf": "gguf"}
-#: What vector files are called, for looking around in a folder.
-READ_SUFFIXES: tuple[str, ...] = (".safetensors", ".gguf", ".pt", ".pth", ".bin")
 
 
 class FormatWarning(UserWarning):

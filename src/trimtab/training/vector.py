@@ -118,14 +118,8 @@ def learn_vector(
     orders = [_Order(len(t.prompts), t.batch, rng) for t in terms]
     vector, adam, losses = np.zeros(width), _Adam(width), []
     for step in range(steps):
-        loss, slope = 0.0, np.zeros(width)
-        for term, order in zip(terms, orders):
-            part = term.rows(order.next())
-            values, gradient = engine.gradient(
-                part.prompts, site, vector.astype(np.float32), part.objective, part.coefficients
-            )
-            loss += term.weight * float(np.mean(values))
-            slope += term.weight * np.asarray(gradient, dtype=np.float64) / len(values)
+        batch = [term.rows(order.next()) for term, order in zip(terms, orders)]
+        loss, slope = _loss(engine, site, vector, batch)
         if not (math.isfinite(loss) and np.isfinite(slope).all()):
             raise InputError(f"the loss is not finite at step {step}: lower the rate, or load in float32")
         decay = 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps))
@@ -157,6 +151,20 @@ def learn_vector(
         provenance=made,
     )
     return Learned(direction, tuple(losses))
+
+
+def _loss(
+    engine: Differentiable, site: Site, vector: np.ndarray, terms: Sequence[Term]
+) -> tuple[float, np.ndarray]:
+    """The weighted sum of the terms' mean losses, and its gradient [width], at `vector`."""
+    loss, slope = 0.0, np.zeros(len(vector))
+    for t in terms:
+        values, gradient = engine.gradient(
+            t.prompts, site, vector.astype(np.float32), t.objective, t.coefficients
+        )
+        loss += t.weight * float(np.mean(values))
+        slope += t.weight * np.asarray(gradient, dtype=np.float64) / len(values)
+    return loss, slope
 
 
 class _Order:

@@ -17,7 +17,7 @@ def page(report: QualityReport) -> str:
     """The whole document."""
     style = files("trimtab.analysis.quality").joinpath("quality.css").read_text(encoding="utf-8")
     parts = (_top(report), "<main>", _verdicts(report), _concepts(report), _together(report), _influence(report),
-             _numbers(report), _missing(report), _method(report), "</main>", _footer(report))  # fmt: skip
+             _numbers(report), _missing(report), _method(), "</main>", _footer(report))  # fmt: skip
     return document(f"trimtab quality report: {', '.join(report.concepts)}", "\n".join(parts), style)
 
 
@@ -245,7 +245,7 @@ def _missing(report: QualityReport) -> str:
 <ul class="plain">{items}</ul></section>"""
 
 
-def _method(report: QualityReport) -> str:
+def _method() -> str:
     terms = (
         ("Held-out AUC", "The chance that a positive text outscores a negative one. The method that made the vector is "
          "fitted again without the fold's groups; only texts of one fold are compared; the interval resamples groups."),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.data.contrast import Contrast, Item
+from trimtab.data.contrast import Contrast
+from trimtab.data.words import sides
 from trimtab.evaluation.statistics import auc
 
 #: A word that so large a share of one side has, and of the other has not, marks the side.
@@ -51,22 +52,18 @@ class Shortcuts:
 
 def shortcuts(contrast: Contrast) -> Shortcuts:
     """Of the texts alone; needs no model."""
-    sides = [[_text(i) for i in side] for side in (contrast.positive, contrast.negative)]
-    counts = [Counter(w for t in side for w in {w.lower() for w in _WORDS.findall(t)}) for side in sides]
+    texts = sides(contrast)
+    counts = [Counter(w for t in side for w in {w.lower() for w in _WORDS.findall(t)}) for side in texts]
     markers = []
     for word in counts[0].keys() | counts[1].keys():
-        a, b = (c[word] / len(s) for c, s in zip(counts, sides))
+        a, b = (c[word] / len(s) for c, s in zip(counts, texts))
         if abs(a - b) >= MARKS and not _names(word, contrast.concept):
             markers.append((word, a, b))
-    if min(map(len, sides)) < MIN_TEXTS:  # a word that one of two texts has marks nothing
+    if min(map(len, texts)) < MIN_TEXTS:  # a word that one of two texts has marks nothing
         markers = []
     markers.sort(key=lambda m: (-abs(m[1] - m[2]), m[0]))
-    lengths = [np.array([len(t) for t in side], np.float64) for side in sides]
-    return Shortcuts(tuple(markers), auc(*lengths), min(map(len, sides)) >= MIN_LENGTHS)
-
-
-def _text(item: Item) -> str:
-    return item if isinstance(item, str) else "\n".join(m["content"] for m in item)
+    lengths = [np.array([len(t) for t in side], np.float64) for side in texts]
+    return Shortcuts(tuple(markers), auc(*lengths), min(map(len, texts)) >= MIN_LENGTHS)
 
 
 def _names(word: str, concept: str) -> bool:

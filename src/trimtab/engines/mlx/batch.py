@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from trimtab.engines.batches import RowPart
 from trimtab.engines.mlx.forward import Caches, left_padded
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.sampler import Sampler
@@ -21,7 +22,7 @@ from trimtab.engines.mlx.schedule import Reads, Schedule
 from trimtab.engines.mlx.stations import running
 from trimtab.engines.mlx.steps import Captured, Step, gathered, observe
 from trimtab.engines.requests import Event
-from trimtab.engines.rows import Row, RowPart
+from trimtab.engines.rows import Row
 from trimtab.sites import Site
 
 if TYPE_CHECKING:

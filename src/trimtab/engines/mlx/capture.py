@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from trimtab.engines.base import CaptureItem
+from trimtab.engines.batches import batches
 from trimtab.engines.mlx.forward import right_padded
 from trimtab.engines.mlx.schedule import Schedule
 from trimtab.engines.mlx.stations import running
@@ -61,14 +62,4 @@ def capture(
         for site, gather in gathers.items():
             for (_, i), part in zip(owners, np.split(np.array(gather.states), cuts), strict=True):
                 out[i][site] = part
-    return out
-
-
-def batches(lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:
-    """Indices in batches of similar length: at most `rows` rows and about `tokens` tokens, padding included."""
-    out: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if not out or len(out[-1]) >= rows or (len(out[-1]) + 1) * lengths[i] > tokens:
-            out.append([])
-        out[-1].append(i)
     return out

@@ -59,7 +59,7 @@ def recorded(modules: list[tuple[str, nn.Module]]) -> Iterator[dict[int, Call]]:
     def hook(name: str, module: nn.Module) -> Any:
         def run(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             output = inner(*args, **kwargs)
-            calls[id(module)] = Call(module, name, args, kwargs, output, len(calls))
+            calls[id(module)] = Call(module, args, kwargs, output, len(calls), name)
             return output
 
         return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +12,6 @@ import mlx.nn as nn
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
-from trimtab.engines.exactness import complete
 from trimtab.engines.joining import Opening
 from trimtab.engines.mlx import capture, generation, gradients, loading, prefix, scoring
 from trimtab.engines.mlx import hooks as explore
@@ -22,10 +22,10 @@ from trimtab.engines.mlx.hooks import StateHook
 from trimtab.engines.mlx.matrices import matrix
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.mlx.stations import Stations
-from trimtab.engines.requests import Completion, Event, PromptLike, Request, Sample, Score
+from trimtab.engines.placed import check_gates
+from trimtab.engines.requests import Completion, Event, PromptLike, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
-from trimtab.errors import InputError
 from trimtab.objectives import Objective
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -100,29 +100,14 @@ class MLXEngine(Tokenized, Engine):
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_plan(self, plan: ResolvedPlan) -> None:
-        self.stations.check(plan)
-
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        """MLX reads past the end of an embedding without a word."""
-        size = self.info.vocab_size or 0
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            bad = next(t for t in tokens if not 0 <= t < size)
-            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
-    def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary are refused too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
+        check_gates(plan, lambda site: self.stations.taps[site].order)
 
     # --- one prompt, many continuations ------------------------------------------------------------------------
 
     def prefill(self, prompt: PromptLike) -> Prefix:
         """Run a prompt once, unsteered, for `continue_from`."""
         encoded = self.encode(prompt)
-        self._check_length(len(encoded))
-        self._check_tokens(encoded.tokens)
+        self._check_prompt(encoded)
         with self._lock:
             return prefix.run(self.model, encoded, self.info.id, self.source, CHUNK)
 
@@ -139,16 +124,8 @@ class MLXEngine(Tokenized, Engine):
         prepared = [self.prepare(r) for r in many]
         for request in prepared:
             start.check(request)
-        found: dict[tuple[int, int], Sample] = {}
-        with self._lock:
-            for event in generation.generate(self, prepared, stream=False, prefix=start):
-                if event.sample is not None:
-                    complete(event, prepared[event.request], self.info)
-                    found[event.request, event.index] = event.sample
-        return [
-            Completion(start.prompt, tuple(found[i, j] for j in range(r.sampling.n)), r.id)
-            for i, r in enumerate(prepared)
-        ]
+        events = generation.generate(self, prepared, stream=False, prefix=start)
+        return [replace(c, prompt=start.prompt) for c in self._completions(prepared, events)]
 
     # --- running -----------------------------------------------------------------------------------------------
 
@@ -164,13 +141,9 @@ class MLXEngine(Tokenized, Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         return capture.capture(self, items, sites, at)
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        for prompt, *_ in items:
-            self._check_tokens(prompt.tokens)
         return scoring.score(self, items)
 
     def gradient(
@@ -183,8 +156,7 @@ class MLXEngine(Tokenized, Engine):
     ) -> tuple[np.ndarray, np.ndarray]:
         """(losses [B], gradient [W] of their sum) with row b steered by coefficients[b] * vector at every token."""
         for prompt in prompts:
-            self._check_length(len(prompt))
-            self._check_tokens(prompt.tokens)
+            self._check_prompt(prompt)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
 
@@ -200,8 +172,7 @@ class MLXEngine(Tokenized, Engine):
         a function of it reaches whatever the hooks were given.
         """
         encoded = self.encode(prompt)
-        self._check_length(len(encoded))
-        self._check_tokens(encoded.tokens)
+        self._check_prompt(encoded)
         with self._lock:
             return explore.run(self, encoded, hooks)
 

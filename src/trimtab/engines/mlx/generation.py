@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from mlx_lm.models.cache import make_prompt_cache
 
+from trimtab.engines.batches import batches, places_of, rows_at
 from trimtab.engines.joining import Opening, Place
 from trimtab.engines.mlx.batch import Batch
-from trimtab.engines.mlx.capture import batches
 from trimtab.engines.mlx.prefix import Prefix
 from trimtab.engines.requests import Event, Request
 from trimtab.engines.rows import Row
@@ -30,11 +30,7 @@ def generate(
     engine: MLXEngine, requests: Sequence[Request], stream: bool, prefix: Prefix | None = None
 ) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
-    rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
-        for i, r in enumerate(requests)
-        for j in range(r.sampling.n)
-    ]
+    rows = rows_at(engine, places_of(requests), stream)
     lengths = [len(r.prompt) + r.spec.sampling.max_tokens for r in rows]
     for batch in batches(lengths, BATCH_TOKENS, BATCH_ROWS):
         members = [rows[i] for i in batch]
@@ -63,7 +59,7 @@ def opening(engine: MLXEngine) -> Opening:
         )
 
     def begin(places: Sequence[Place]) -> Batch:
-        rows = [Row(*place, engine.encoder, engine.ends, stream=True) for place in places]
+        rows = rows_at(engine, places, stream=True)
         return Batch(engine, rows, piece=PIECE)
 
     return Opening(begin, PIECE, BATCH_TOKENS)

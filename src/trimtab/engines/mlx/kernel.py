@@ -14,12 +14,12 @@ import mlx.core as mx
 import numpy as np
 
 from trimtab.engines.mlx.stations import Edit
+from trimtab.engines.placed import Placed
 from trimtab.prompts import in_ranges
 from trimtab.resolved import ResolvedGate, ResolvedPlacement
 from trimtab.sites import Site
 
 #: A placement with the vectors of its plan, and where it acts among the tokens [T] of its row.
-Placed = tuple[ResolvedPlacement, Mapping[str, np.ndarray]]
 Acting = tuple[ResolvedPlacement, Mapping[str, np.ndarray], np.ndarray]
 #: The k-th placement of every row; None where a row has fewer, or its k-th does not act on these tokens.
 Column = list[Acting | None]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 import numpy as np
 
-from trimtab.engines.mlx.kernel import GateRead, Placed, compile_edit
+from trimtab.engines.mlx.kernel import GateRead, compile_edit
 from trimtab.engines.mlx.stations import Edit, Read, Station
-from trimtab.prompts import in_ranges
+from trimtab.engines.placed import by_site, steps_until_change
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
@@ -23,8 +23,7 @@ class Schedule:
         self, stations: Mapping[Site, Station], plans: Sequence[ResolvedPlan], dtype: mx.Dtype
     ) -> None:
         self.stations, self.dtype = stations, dtype
-        grouped = {id(p): _by_site(p) for p in plans}
-        self.rows = [grouped[id(p)] for p in plans]
+        self.rows = by_site(plans)
         self._edits: dict[Site, Edit] = {}
         self._gates: Reads = {}
         self._fresh_for = 0
@@ -44,7 +43,7 @@ class Schedule:
         """For one decode step at positions [B]; compiles only where something changes."""
         if self._fresh_for <= 0:
             self._compile(positions[:, None])
-            self._fresh_for = self._steps_until_change(positions)
+            self._fresh_for = steps_until_change(self.rows, positions.tolist())
         self._fresh_for -= 1
         self._apply(reads)
 
@@ -65,19 +64,3 @@ class Schedule:
                 [*self._gates.get((site, at), ()), *reads.get((site, at), ())] for at in ("before", "after")
             )
             station.set(self._edits.get(site), before, after)
-
-    def _steps_until_change(self, positions: np.ndarray) -> int:
-        """For how many decode steps, from these positions on, the compiled edits stay right."""
-        steps = 1 << 30
-        for row, position in zip(self.rows, positions.tolist(), strict=True):
-            for placed in row.values():
-                for p, _ in placed:
-                    if p.table_start is not None and in_ranges(position, p.ranges):
-                        return 1
-                    edges = [e for r in p.ranges for e in r if e is not None and e > position]
-                    steps = min([steps, *(e - position for e in edges)])
-        return steps
-
-
-def _by_site(plan: ResolvedPlan) -> dict[Site, tuple[Placed, ...]]:
-    return {site: tuple((p, plan.vectors) for p in plan.at(site)) for site in plan.sites}

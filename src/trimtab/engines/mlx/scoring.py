@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from trimtab.engines.mlx.capture import batches
+from trimtab.engines.batches import batches
 from trimtab.engines.mlx.forward import right_padded
 from trimtab.engines.mlx.schedule import Schedule
 from trimtab.engines.mlx.stations import running

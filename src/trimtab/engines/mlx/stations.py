@@ -11,8 +11,7 @@ import mlx.nn as nn
 
 from trimtab.engines.mlx.dispatch import Hook, watching
 from trimtab.engines.mlx.taps import Tap
-from trimtab.errors import SteeringLost, Unsupported
-from trimtab.resolved import ResolvedPlan
+from trimtab.errors import SteeringLost
 from trimtab.sites import Site
 
 Read = Callable[[mx.array], None]
@@ -66,14 +65,6 @@ class Stations:
     def at(self, sites: Iterable[Site]) -> dict[Site, Station]:
         """Fresh stations of one run, in forward order."""
         return {s: Station(self.taps[s]) for s in sorted(set(sites), key=lambda s: self.taps[s].order)}
-
-    def check(self, plan: ResolvedPlan) -> None:
-        """Refuse a gate that this model computes only after the edit that depends on it."""
-        for p in plan.effective:
-            if p.gate is not None and self.taps[p.gate.site].order > self.taps[p.site].order:
-                raise Unsupported(
-                    f"this model computes {p.gate.site} after {p.site}: a gate there cannot act on that edit"
-                )
 
 
 def _hook(group: list[Station]) -> Hook:

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from trimtab.engines.batches import readers
 from trimtab.engines.mlx.capture import Gather
 from trimtab.engines.mlx.schedule import Reads
 from trimtab.engines.requests import Event
@@ -92,14 +93,8 @@ class Scores:
 
 def observe(rows: Sequence[Row], source: Sequence[int], reads: Reads) -> list[Scores]:
     """Reads of the last column for every readout among the rows; row i is batch row `source[i]`."""
-    members: dict[int, list[int]] = {}
-    for i, row in enumerate(rows):
-        if row.spec.readout is not None and row.finish is None:
-            members.setdefault(id(row.spec.readout), []).append(i)
     found = []
-    for index in members.values():
-        readout = rows[index[0]].spec.readout
-        assert readout is not None
+    for readout, index in readers(rows):
         found.append(Scores(readout, index, [source[i] for i in index]))
         for site in readout.sites:
             reads.setdefault((site, readout.at), []).append(found[-1].reader(site))

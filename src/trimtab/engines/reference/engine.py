@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.batches import places_of
 from trimtab.engines.joining import Opening
 from trimtab.engines.reference import words
 from trimtab.engines.reference.batch import Batch
@@ -111,19 +112,6 @@ class ReferenceEngine(Engine):
 
     # --- running -----------------------------------------------------------------------------------------
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = len(words.VOCABULARY)
-        for token in tokens:
-            if not 0 <= token < size:
-                raise InputError(f"token {token} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
-    def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary are refused too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
-
     def _forward(self, tracks: Sequence[Track], views: set[View], deepest: int | None = None) -> Pass:
         """One pass over the next chunk of every track."""
         step = self.passes(self.weights, plan_parts(tracks, self.chunk), views)
@@ -132,7 +120,7 @@ class ReferenceEngine(Engine):
         return step
 
     def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
-        batch = Batch(self, [(i, j, r) for i, r in enumerate(requests) for j in range(r.sampling.n)])
+        batch = Batch(self, places_of(requests))
         while batch.keys():
             yield from batch.step()
 
@@ -142,8 +130,6 @@ class ReferenceEngine(Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         views: set[View] = {(site, at) for site in sites}
         tracks = [Track(list(item.prompt.tokens), item.plan) for item in items]
         found: list[list[dict[View, np.ndarray]]] = [[] for _ in items]
@@ -157,8 +143,6 @@ class ReferenceEngine(Engine):
         ]
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        for prompt, *_ in items:
-            self._check_tokens(prompt.tokens)
         tracks = [Track(list(prompt.tokens), plan) for prompt, _, plan, _ in items]
         states: list[list[np.ndarray]] = [[] for _ in items]
         while waiting := [i for i, t in enumerate(tracks) if t.done < len(t.tokens)]:

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from trimtab.engines.batches import RowPart
 from trimtab.engines.requests import Event
-from trimtab.engines.rows import Row, RowPart
+from trimtab.engines.rows import Row
 from trimtab.engines.transformers.capture import Gather, Places
 from trimtab.engines.transformers.forward import Padded
 from trimtab.engines.transformers.merging import RESERVE, merge, obstacle
-from trimtab.engines.transformers.readings import Readings, Reads
+from trimtab.engines.transformers.readings import Readings
 from trimtab.engines.transformers.sampler import Sampler
-from trimtab.engines.transformers.stations import Schedule, hooked
+from trimtab.engines.transformers.schedule import Reads, Schedule
+from trimtab.engines.transformers.stations import hooked
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 

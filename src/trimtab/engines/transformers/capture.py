@@ -11,7 +11,7 @@ import torch
 
 from trimtab.engines.base import CaptureItem
 from trimtab.engines.transformers.passes import Pass, padded, unsteered
-from trimtab.engines.transformers.stations import Schedule
+from trimtab.engines.transformers.schedule import Schedule
 from trimtab.resolved import ResolvedPlan, sites_of
 from trimtab.sites import Site
 

@@ -12,6 +12,7 @@ import torch
 
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.joining import Opening
+from trimtab.engines.placed import check_gates
 from trimtab.engines.requests import Event, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
@@ -22,7 +23,6 @@ from trimtab.engines.transformers.matrices import matrix
 from trimtab.engines.transformers.packing import Packing
 from trimtab.engines.transformers.proof import prove
 from trimtab.engines.transformers.stations import Station, Stations, Stopped, running
-from trimtab.errors import InputError
 from trimtab.objectives import Objective, Separation
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Prompt
@@ -109,21 +109,12 @@ class TransformersEngine(Tokenized, Engine):
     # --- checks ------------------------------------------------------------------------------------------------
 
     def _check_plan(self, plan: ResolvedPlan) -> None:
-        self.stations.check(plan)
+        check_gates(plan, lambda site: self.stations.taps[site].order)
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        """An id outside the embedding would be an index error deep inside (or, on a GPU, a dead process)."""
-        size = self.model.get_input_embeddings().weight.shape[0]
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            bad = next(t for t in tokens if not 0 <= t < size)
-            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
-
-    def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary are refused too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
+    @property
+    def _token_ids(self) -> int:
+        """Rows of the embedding, which may be padded beyond the vocabulary of the configuration."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     # --- running -----------------------------------------------------------------------------------------------
 
@@ -171,20 +162,14 @@ class TransformersEngine(Tokenized, Engine):
     def _capture(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], at: str
     ) -> list[dict[Site, np.ndarray]]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         return capture.capture(self, items, sites, at)
 
     def _pool(
         self, items: Sequence[CaptureItem], sites: Sequence[Site], advance: Callable[[int], None] | None
     ) -> dict[Site, np.ndarray]:
-        for item in items:
-            self._check_tokens(item.prompt.tokens)
         return capture.pool(self, items, sites, advance)
 
     def _score(self, items: Sequence[tuple[Prompt, int, ResolvedPlan, str]]) -> list[Score]:
-        for prompt, *_ in items:
-            self._check_tokens(prompt.tokens)
         return scoring.score(self, items)
 
     def gradient(
@@ -197,8 +182,7 @@ class TransformersEngine(Tokenized, Engine):
     ) -> tuple[np.ndarray, np.ndarray]:
         """(losses [B], gradient [W] of their sum) with row b steered by coefficients[b] * vector at every token."""
         for prompt in prompts:
-            self._check_length(len(prompt))
-            self._check_tokens(prompt.tokens)
+            self._check_prompt(prompt)
         with self._lock:
             return gradients.gradient(self, prompts, site, vector, objective, coefficients)
 
@@ -210,8 +194,6 @@ class TransformersEngine(Tokenized, Engine):
     def _gradients(
         self, pairs: Sequence[tuple[CaptureItem, CaptureItem]], sites: Sequence[Site], objective: Separation
     ) -> tuple[dict[Site, np.ndarray], np.ndarray]:
-        for item in (i for pair in pairs for i in pair):
-            self._check_tokens(item.prompt.tokens)
         return separation.gradients(self, pairs, sites, objective)
 
     @contextlib.contextmanager

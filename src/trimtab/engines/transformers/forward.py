@@ -206,14 +206,3 @@ def bytes_per_token(model: Any) -> int:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return int(2 * heads * width * text.num_hidden_layers * model.dtype.itemsize)
-
-
-def batches(lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:
-    """Indices in batches of similar length: at most `rows` rows and about `tokens` tokens, padding included."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    out: list[list[int]] = []
-    for i in order:
-        if not out or len(out[-1]) >= rows or (len(out[-1]) + 1) * lengths[i] > tokens:
-            out.append([])
-        out[-1].append(i)
-    return out

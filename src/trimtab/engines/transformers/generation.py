@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from trimtab.engines.batches import batches, places_of, rows_at
 from trimtab.engines.joining import Opening, Place
 from trimtab.engines.requests import Event, Request
-from trimtab.engines.rows import Row
 from trimtab.engines.transformers.batch import Batch
-from trimtab.engines.transformers.forward import batches, bytes_per_token
+from trimtab.engines.transformers.forward import bytes_per_token
 from trimtab.engines.transformers.merging import obstacle, recurrent
 from trimtab.errors import Unsupported
 
@@ -29,11 +29,7 @@ WHOLE = 1 << 30
 
 def generate(engine: TransformersEngine, requests: Sequence[Request], stream: bool) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
-    rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
-        for i, r in enumerate(requests)
-        for j in range(r.sampling.n)
-    ]
+    rows = rows_at(engine, places_of(requests), stream)
     lengths = [len(r.prompt) + r.spec.sampling.max_tokens for r in rows]
     count = max(1, min(BATCH_ROWS, BATCH_LOGITS // (engine.info.vocab_size or 1)))
     for batch in batches(lengths, CACHE_BYTES // bytes_per_token(engine.model), count):
@@ -51,7 +47,7 @@ def opening(engine: TransformersEngine) -> Opening:
     longest = WHOLE if recurrent(empty) else piece
 
     def begin(places: Sequence[Place]) -> Batch:
-        rows = [Row(*place, engine.encoder, engine.ends, stream=True) for place in places]
+        rows = rows_at(engine, places, stream=True)
         return Batch(engine, rows, longest)
 
     return Opening(begin, piece, CACHE_BYTES // bytes_per_token(engine.model))

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from trimtab.engines.placed import Placed
 from trimtab.prompts import in_ranges
 from trimtab.resolved import ResolvedGate, ResolvedPlacement
 from trimtab.sites import Site
 
-#: A placement with the vectors of its plan.
-Placed = tuple[ResolvedPlacement, Mapping[str, np.ndarray]]
 #: Coordinates of gate rows, filled in by the stations that a forward passes earlier.
 Coordinates = dict["GateKey", torch.Tensor]
 

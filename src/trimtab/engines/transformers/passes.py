@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from trimtab.engines.batches import batches
 from trimtab.engines.transformers import forest
-from trimtab.engines.transformers.forward import Padded, batches
+from trimtab.engines.transformers.forward import Padded
 from trimtab.engines.transformers.packing import prove, trial_depth, trial_texts, trial_tokens
 from trimtab.sites import Site
 

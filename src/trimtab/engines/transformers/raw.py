@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from trimtab.engines.requests import PlanLike
-from trimtab.engines.transformers.stations import Schedule, running
+from trimtab.engines.transformers.schedule import Schedule
+from trimtab.engines.transformers.stations import running
 from trimtab.errors import Unsupported
 from trimtab.plans import EMPTY, SteeringPlan
 from trimtab.prompts import Prompt
@@ -53,7 +54,7 @@ def steered_calls(engine: TransformersEngine, current: Callable[[], PlanLike]) -
         plan = resolve_alone(engine, current())
         if not plan.effective:
             return
-        engine.stations.check(plan)
+        engine._check_plan(plan)
         positions = positions_of(args, kwargs)
         installed = engine.stations.installed(sites_of([plan]))
         stations = installed.__enter__()

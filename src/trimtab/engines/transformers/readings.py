@@ -7,26 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from trimtab.engines.batches import readers
 from trimtab.engines.rows import Row
+from trimtab.engines.transformers.schedule import Reads
 from trimtab.engines.transformers.stations import Read
 from trimtab.readouts import Readout
 from trimtab.sites import Site
-
-Reads = dict[tuple[Site, str], list[Read]]
 
 
 class Readings:
     """Reads of the last column for every readout among the rows; row i is batch row `source[i]`."""
 
     def __init__(self, rows: Sequence[Row], source: Sequence[int], reads: Reads) -> None:
-        members: dict[int, list[int]] = {}
-        for i, row in enumerate(rows):
-            if row.spec.readout is not None and row.finish is None:
-                members.setdefault(id(row.spec.readout), []).append(i)
         self._count, self._parts = len(rows), []
-        for index in members.values():
-            readout = rows[index[0]].spec.readout
-            assert readout is not None
+        for readout, index in readers(rows):
             part = _Scores(readout, index, np.array([source[i] for i in index]))
             self._parts.append(part)
             for site in readout.sites:

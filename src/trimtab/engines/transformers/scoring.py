@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from trimtab.engines.batches import batches
 from trimtab.engines.requests import Score
-from trimtab.engines.transformers.forward import Padded, batches
-from trimtab.engines.transformers.stations import Schedule
+from trimtab.engines.transformers.forward import Padded
+from trimtab.engines.transformers.schedule import Schedule
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan, sites_of
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from trimtab.engines.base import CaptureItem
-from trimtab.engines.transformers.forward import Padded, batches
+from trimtab.engines.batches import batches
+from trimtab.engines.transformers.forward import Padded
 from trimtab.objectives import Separation
 from trimtab.sites import Site, resolve_layer
 

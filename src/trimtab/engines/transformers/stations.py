@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from trimtab.engines.transformers.kernel import (
-    AddEdit,
-    Bank,
-    Coordinates,
-    GateKey,
-    GeneralEdit,
-    Placed,
-    compile_edit,
-)
+from trimtab.engines.transformers.kernel import AddEdit, GeneralEdit
 from trimtab.engines.transformers.taps import Tap
-from trimtab.errors import SteeringLost, Unsupported
-from trimtab.prompts import in_ranges
-from trimtab.resolved import ResolvedPlan
+from trimtab.errors import SteeringLost
 from trimtab.sites import Site
 
 Read = Callable[[torch.Tensor], None]
@@ -116,14 +105,6 @@ class Stations:
     def last(self, sites: Iterable[Site]) -> Site:
         """The site that a forward pass reaches last."""
         return max(sites, key=lambda s: self.taps[s].order)
-
-    def check(self, plan: ResolvedPlan) -> None:
-        """Refuse a gate that this model computes only after the edit that depends on it."""
-        for p in plan.effective:
-            if p.gate is not None and self.taps[p.gate.site].order > self.taps[p.site].order:
-                raise Unsupported(
-                    f"this model computes {p.gate.site} after {p.site}: a gate there cannot act on that edit"
-                )
 
 
 @contextmanager
@@ -222,86 +203,3 @@ def running(stations: Iterable[Station]) -> Iterator[None]:
     missed = [str(s.tap.site) for s in due if not s.reached]
     if missed:
         raise SteeringLost(f"a forward pass did not come by {', '.join(missed)}: its result is withheld")
-
-
-# --- a batch of plans -------------------------------------------------------------------------------------------
-
-
-class Schedule:
-    """The edits of a batch of rows, compiled once, and again only when a range begins or ends."""
-
-    def __init__(self, stations: dict[Site, Station], plans: Sequence[ResolvedPlan]) -> None:
-        self.stations = stations
-        self._banks: dict[torch.device, Bank] = {}
-        self._coordinates: Coordinates = {}
-        grouped = {id(p): _by_site(p) for p in plans}
-        self.rows = [grouped[id(p)] for p in plans]
-        self.sites = sorted({s for placed in self.rows for s in placed})
-        self.gates: dict[tuple[Site, str], list[Read]] = {}
-        self._edits: dict[Site, Any] = {}
-        self._had_reads = True
-        self._fresh_for = 0
-
-    def select(self, keep: Sequence[int]) -> None:
-        """Go on with some of the rows (or with rows repeated)."""
-        self.rows = [self.rows[i] for i in keep]
-        self._fresh_for = 0
-
-    def compile(self, positions: np.ndarray) -> dict[Site, Any]:
-        """Edits for a forward pass over absolute positions [B, T] (-1 for padding), and gate reads at their sites."""
-        gates: list[GateKey] = []
-        edits: dict[Site, Any] = {}
-        self._coordinates.clear()
-        for site in self.sites:
-            tap = self.stations[site].tap
-            bank = self._banks.setdefault(tap.device, Bank(tap.device))
-            placed = [row.get(site, ()) for row in self.rows]
-            edit = compile_edit(placed, positions, tap.width, tap.dtype, bank, gates, self._coordinates)
-            if edit is not None:
-                edits[site] = edit
-        self.gates = {}
-        for key in gates:
-            read = lambda h, k=key: k.measure(h, self._coordinates)  # noqa: E731
-            self.gates.setdefault((key.site, key.at), []).append(read)
-        return edits
-
-    def prepare(self, positions: np.ndarray, reads: dict[tuple[Site, str], list[Read]]) -> None:
-        """Set every station for a forward pass over `positions`."""
-        self._apply(self.compile(positions), reads)
-        self._fresh_for = 0
-
-    def step(self, positions: np.ndarray, reads: dict[tuple[Site, str], list[Read]]) -> None:
-        """Set every station for one decode step at absolute positions [B]; compiles only where something changes."""
-        if self._fresh_for > 0 and not reads and not self._had_reads:
-            self._fresh_for -= 1
-            return
-        if self._fresh_for > 0:
-            self._fresh_for -= 1
-            self._apply(self._edits, reads)
-            return
-        self._edits = self.compile(positions[:, None])
-        self._fresh_for = self._steps_until_change(positions) - 1
-        self._apply(self._edits, reads)
-
-    def _apply(self, edits: dict[Site, Any], reads: dict[tuple[Site, str], list[Read]]) -> None:
-        self._had_reads = bool(reads)
-        for site, station in self.stations.items():
-            before = [*self.gates.get((site, "before"), ()), *reads.get((site, "before"), ())]
-            after = [*self.gates.get((site, "after"), ()), *reads.get((site, "after"), ())]
-            station.set(edits.get(site), before, after)
-
-    def _steps_until_change(self, positions: np.ndarray) -> int:
-        """How many decode steps, from these positions on, the compiled edits stay right."""
-        steps = 1 << 30
-        for row, position in zip(self.rows, positions, strict=True):
-            for placed in row.values():
-                for p, _ in placed:
-                    if p.table_start is not None and in_ranges(int(position), p.ranges):
-                        return 1
-                    edges = [e for r in p.ranges for e in r if e is not None and e > position]
-                    steps = min([steps, *(e - int(position) for e in edges)])
-        return steps
-
-
-def _by_site(plan: ResolvedPlan) -> dict[Site, tuple[Placed, ...]]:
-    return {site: tuple((p, plan.vectors) for p in plan.at(site)) for site in plan.sites}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from trimtab.engines.calls import Recorded
 from trimtab.sites import Site
 
 Columns = slice | torch.Tensor | None
@@ -48,44 +49,15 @@ class Anatomy:
 
 
 @dataclass(eq=False)
-class Call:
-    """One recorded execution of a module; `index` counts module exits in the forward pass."""
+class Call(Recorded[torch.Tensor]):
+    """A call of one of the model's modules."""
 
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
-    index: int
+    array: ClassVar[type] = torch.Tensor
 
-    @property
-    def states(self) -> torch.Tensor | None:
-        """The output's tensor (of a tuple, the first element)."""
-        first = self.output[0] if isinstance(self.output, (tuple, list)) and self.output else self.output
-        return first if isinstance(first, torch.Tensor) else None
-
-    @property
-    def output_key(self) -> int | None:
-        """How the output holds its states: bare (None) or as the first of a tuple (0)."""
-        return 0 if isinstance(self.output, (tuple, list)) else None
-
-    def find_input(self, width: int | None = None) -> tuple[int | str, torch.Tensor] | None:
-        """Where the hidden states enter: the first floating argument [B, T, width]."""
-        named: list[tuple[int | str, Any]] = [*enumerate(self.args), *self.kwargs.items()]
-        for key, value in named:
-            if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() != 3:
-                continue
-            if width is None or value.shape[-1] == width:
-                return key, value
-        return None
-
-    def again(self, key: int | str | None = None, value: torch.Tensor | None = None) -> Any:
-        """Execute the module once more, with one argument replaced."""
-        args, kwargs = list(self.args), dict(self.kwargs)
-        if isinstance(key, int):
-            args[key] = value
-        elif key is not None:
-            kwargs[key] = value
-        return self.module(*args, **kwargs)
+    @staticmethod
+    def floating(value: Any) -> bool:
+        """Whether an array holds floating numbers."""
+        return value.is_floating_point()
 
 
 def first_tensor(output: Any) -> torch.Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -21,8 +19,9 @@ from trimtab.engines.vllm.channel import Receiver
 from trimtab.engines.vllm.ledger import Ledger
 from trimtab.engines.vllm.loop import Loop
 from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.ticket import new_keys
 from trimtab.engines.vllm.worker import BANK, OPTION
-from trimtab.errors import InputError, MissingDependency, TrimtabError, Unsupported
+from trimtab.errors import MissingDependency, TrimtabError, Unsupported
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
@@ -43,7 +42,7 @@ class VllmEngine(Tokenized, Engine):
         self.loop, self.tokenizer = loop, tokenizer
         self.encoder = PromptEncoder(tokenizer, id)
         self.ledger = Ledger()
-        self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
+        self.new_key = new_keys()
         self.found = self._attach()
         super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
         # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
@@ -126,34 +125,19 @@ class VllmEngine(Tokenized, Engine):
 
         return SamplingParams(**options)
 
-    def new_key(self) -> str:
-        """A name for a request that no other request of any engine has."""
-        return f"trimtab-{self._run}-{next(self._names)}"
-
     # --- checks ------------------------------------------------------------------------------------------------
-
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = self.info.vocab_size or 0
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            bad = next(t for t in tokens if not 0 <= t < size)
-            raise InputError(f"token {bad} does not exist: the vocabulary has {size}, 0 to {size - 1}")
 
     def _check_room(self, prompt: Prompt) -> None:
         """vLLM reads a prompt only together with a token that it generates."""
-        self._check_tokens(prompt.tokens)
         self._check_length(len(prompt), 1)
 
     def prepare(self, request: Request) -> Request:
-        """As for every engine; tokens outside the vocabulary, and temperatures that vLLM does not take, are refused
-        too."""
-        prepared = super().prepare(request)
-        assert isinstance(prepared.prompt, Prompt)
+        """As for every engine; temperatures that vLLM does not take are refused too."""
         if request.sampling.temperature > HOTTEST:
             raise Unsupported(
                 f"vLLM samples at temperatures up to {HOTTEST}, not {request.sampling.temperature}"
             )
-        self._check_tokens(prepared.prompt.tokens)
-        return prepared
+        return super().prepare(request)
 
     # --- running -----------------------------------------------------------------------------------------------
 

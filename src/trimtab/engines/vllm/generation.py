@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trimtab.engines.batches import places_of, rows_at
 from trimtab.engines.exactness import rows_of
 from trimtab.engines.requests import Event, Request, Sampling
 from trimtab.engines.rows import Row
@@ -166,11 +167,7 @@ class Batch:
 
 def generate(engine: VllmEngine, requests: Sequence[Request], stream: bool) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
-    rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
-        for i, r in enumerate(requests)
-        for j in range(r.sampling.n)
-    ]
+    rows = rows_at(engine, places_of(requests), stream)
     batch = Batch(engine, [_order(engine, row, stream) for row in rows])
     cached = [0] * len(rows)
     try:

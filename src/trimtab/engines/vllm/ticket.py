@@ -7,8 +7,10 @@ which keys the prefix cache, reads the same words as the worker, which steers. A
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +21,12 @@ from trimtab.resolved import ResolvedPlan
 #: The key of `extra_args`.
 KEY = "trimtab"
 VERSION = 1
+
+
+def new_keys() -> Callable[[], str]:
+    """A function, for any thread, that gives names for requests: none is given twice, by whomever."""
+    run, count = uuid.uuid4().hex[:12], itertools.count()
+    return lambda: f"trimtab-{run}-{next(count)}"
 
 
 @dataclass(frozen=True)

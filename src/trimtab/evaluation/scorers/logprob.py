@@ -10,20 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trimtab.errors import InputError
-from trimtab.evaluation.scorers.scorer import Row, Scorer, no_settings
+from trimtab.evaluation.scorers.scorer import Row, WithoutSettings
 
 
-class Logprob(Scorer):
+class Logprob(WithoutSettings):
     """Mean log-probability per token of the concept's continuations, less that of all other labels', in nats."""
 
     name = "logprob"
     needs = "continuations"
-
-    @classmethod
-    def open(cls, concepts: Sequence[str], settings: Mapping[str, str], seed: int = 0) -> Logprob:
-        """It has no settings."""
-        no_settings(settings, cls.name)
-        return cls()
 
     def values(self, rows: Sequence[Row], concept: str) -> np.ndarray:
         """Difference of the two means; every row needs the concept's label and another one."""

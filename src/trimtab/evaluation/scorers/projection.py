@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from trimtab.errors import InputError
-from trimtab.evaluation.scorers.scorer import Row, Scorer, no_settings
+from trimtab.evaluation.scorers.scorer import Row, WithoutSettings
 
 
-class Projection(Scorer):
+class Projection(WithoutSettings):
     """Mean reading of the concept over the generated tokens. It shares the vector with the steering, so that it shows
     how far a push carries, not what it does to the text."""
 
     name = "projection"
     needs = "readings"
-
-    @classmethod
-    def open(cls, concepts: Sequence[str], settings: Mapping[str, str], seed: int = 0) -> Projection:
-        """It has no settings."""
-        no_settings(settings, cls.name)
-        return cls()
 
     def values(self, rows: Sequence[Row], concept: str) -> np.ndarray:
         """The stored means."""

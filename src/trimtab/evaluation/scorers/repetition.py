@@ -7,10 +7,10 @@ repeated   = largest share of the words that the occurrences of one n-gram (n = 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimtab.evaluation.scorers.scorer import Answered, Mark, TextScorer, no_settings
+from trimtab.evaluation.scorers.scorer import Answered, Mark, TextScorer, WithoutSettings
 
 LONGEST = 4
 
@@ -43,16 +43,10 @@ def repeated_share(words: Sequence[str], longest: int = LONGEST) -> float | None
 
 
 @dataclass(frozen=True)
-class Repetition(TextScorer):
+class Repetition(WithoutSettings, TextScorer):
     """Mark: 1 − the repeated share, so that 1 is a text that repeats nothing; distinct-2 and the end stand beside."""
 
     name = "repetition"
-
-    @classmethod
-    def open(cls, concepts: Sequence[str], settings: Mapping[str, str], seed: int = 0) -> Repetition:
-        """It has no settings."""
-        no_settings(settings, cls.name)
-        return cls()
 
     @property
     def identity(self) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -94,6 +94,16 @@ def no_settings(settings: Mapping[str, str], name: str, known: Sequence[str] = (
     for key in settings:
         if key not in known:
             raise UnknownName.of(f"setting of the scorer {name!r}", key, known)
+
+
+class WithoutSettings(Scorer):
+    """Opens on rows, and there is nothing that it can be told."""
+
+    @classmethod
+    def open(cls, concepts: Sequence[str], settings: Mapping[str, str], seed: int = 0) -> Self:
+        """Any setting is refused."""
+        no_settings(settings, cls.name)
+        return cls()
 
 
 class TextScorer(Scorer):

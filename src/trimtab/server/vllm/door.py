@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from trimtab.engines.vllm.channel import Receiver, Take
 from trimtab.engines.vllm.engine import describe
 from trimtab.engines.vllm.kernel import Address, Report
 from trimtab.engines.vllm.shelf import Shelf
+from trimtab.engines.vllm.ticket import new_keys
 from trimtab.engines.vllm.worker import BANK, OPTION
 from trimtab.errors import Unsupported
 from trimtab.server import counter as counters
@@ -52,7 +51,7 @@ class Door:
         self.surface: Surface | None = None
         #: Why no rule may act on this server; "" where they may.
         self.inexact = ""
-        self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
+        self.new_key = new_keys()
         # One thread: calls to the workers wait for this loop, so that the loop must not wait for them.
         self._calls = ThreadPoolExecutor(1, "trimtab-door")
         self._opening = asyncio.Lock()
@@ -148,10 +147,6 @@ class Door:
     def _take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         for listener in self.listeners:
             listener(reports, results)
-
-    def new_key(self) -> str:
-        """A name that no other request has."""
-        return f"trimtab-{self._run}-{next(self._names)}"
 
     def take_rows(self, names: Iterable[str]) -> tuple[str, ...]:
         """Count vectors as used; refused where the workers' bank would not hold them. Give them back, once."""
