@@ -1,8 +1,5 @@
 """Shared by all tests: this folder is importable (`import worlds`, `from engines import contract`)."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,17 +14,6 @@ settings.register_profile(
 settings.load_profile("trimtab")
 
 SHARED = Path(__file__).parents[2] / "shared"
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Each test process has temporary files of its own: mlx keeps the code that it compiles in the machine's folder for
-    such files under fixed names, and two processes that compile at once load each other's halves."""
-    if WORKER is not None:
-        # Short, because the names of sockets lie in it.
-        os.environ["TMPDIR"] = folder = tempfile.mkdtemp(prefix=f"trimtab-{WORKER}-")
-        tempfile.tempdir = None
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
