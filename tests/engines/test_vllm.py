@@ -114,7 +114,10 @@ def test_preemption_changes_nothing(subject):
     kinds = cases(subject, base(2))
     batch = [replace(c, prompt=Prompt(base(10 + i))) for i, c in enumerate([*kinds, *kinds[1:5]])]
     batch = [replace(c, plan=subject.engine.resolve(mixed(subject)[c.name], c.prompt)) for c in batch]
-    run(subject, batch, (Site(1), Site(subject.last)), new=150)
+    for _ in range(5):  # on a busy machine they may come one after the other
+        run(subject, batch, (Site(1), Site(subject.last)), new=150)
+        if counted("num_preemptions") > before:
+            break
     assert counted("num_preemptions") > before, "nothing was preempted; the test shows nothing"
     for case in batch:
         check(subject, case, 3 * EXACT)  # 300 tokens of float32, through weights that amplify

@@ -65,8 +65,8 @@ class Soak:
         return kinds
 
     def _run(self, orders: list[Order], abort: frozenset[int] = frozenset()) -> dict[int, Found]:
-        """What each brings back. Of those to abort, some go before anything of theirs has come, however busy the machine
-        is; the others after two tokens, where these are seen before the last."""
+        """What each brings back. Of those to abort, some go before anything of theirs has come, however busy the
+        machine is; the others after two tokens, where these are seen before the last."""
         found = {i: Found() for i in range(len(orders))}
         early = {i for i in abort if i % 2}
         batch = Batch(self.engine, orders)

@@ -30,6 +30,7 @@ def cost(s: Subject) -> str:
     plain = [s.ask(p, EMPTY, new=TOKENS) for p in prompts]
     for requests in (plain, steered):
         s.run(requests)  # caches and compilers warm up
+    median, detail = 0.0, ""
     for _ in range(TRIES):
         median, detail = _compared(s, plain, steered)
         if median >= LEAST:
