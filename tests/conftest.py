@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# The same examples on every run: a failure is a finding, never a coincidence.
-settings.register_profile("trimtab", max_examples=40, deadline=None, derandomize=True, database=None)
+# The same examples on every run: a failure is a finding, never a coincidence. How long it takes to make them says
+# something of the machine only.
+settings.register_profile(
+    "trimtab", max_examples=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
 settings.load_profile("trimtab")
 
 SHARED = Path(__file__).parents[2] / "shared"

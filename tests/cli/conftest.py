@@ -117,7 +117,7 @@ def _serving(engine, settings, key=None):
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not server.started:
             assert time.monotonic() < until and thread.is_alive()
             time.sleep(0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -36,11 +35,11 @@ def once_watched(trimtab, url, asks, *flags):
     import httpx
 
     found = []
-    client = httpx.Client(base_url=url, headers={"Authorization": "Bearer secret"})
+    client = httpx.Client(base_url=url, headers={"Authorization": "Bearer secret"}, timeout=60)
     sending = threading.Event()
 
     def send():
-        sending.wait(10)
+        sending.wait(60)
         for ask in asks:
             found.append(client.post("/v1/completions", json=ask).json())
 
@@ -57,7 +56,7 @@ def once_watched(trimtab, url, asks, *flags):
         patch.setattr(Feed, "join", joined)
         thread = threading.Thread(target=send)
         thread.start()
-        done = trimtab("watch", url, "--api-key", "secret", "--timeout", "20", *flags)
+        done = trimtab("watch", url, "--api-key", "secret", "--timeout", "60", *flags)
         thread.join()
     client.close()
     return done, found
@@ -76,7 +75,7 @@ def test_what_is_watched_is_what_the_readout_says(trimtab, refused, engine, joy,
 
         headers = {"Authorization": "Bearer secret"}
         asked = body(readout={"layers": "all", "z": True})
-        plain = httpx.post(f"{url}/v1/completions", json=asked, headers=headers).json()
+        plain = httpx.post(f"{url}/v1/completions", json=asked, headers=headers, timeout=60).json()
         values = np.array(plain["choices"][0]["readout"]["values"])[:, :, 0]
         for record in (done.record, read.record):
             assert record["unit"] == "z" and record["tokens"] == 8 and record["concepts"] == ["joy"]
@@ -99,16 +98,21 @@ def test_what_is_watched_is_what_the_readout_says(trimtab, refused, engine, joy,
         assert "joy" in shown.out and f"layer {best} of 0, 1, 2, 3" in shown.out and "8 tokens" in shown.out
         assert "API key" in refused("watch", url, "--api-key", "wrong", "--once")
         assert "terminal" in refused("watch", url, "--api-key", "secret")
-        silent = trimtab("watch", url, "--api-key", "secret", "--once", "--timeout", "0.3")
+        for seconds in ("0.3", "1", "3", "10"):  # on a busy machine the feed's first word may take its time
+            silent = trimtab("watch", url, "--api-key", "secret", "--once", "--timeout", seconds)
+            if "says nothing" not in silent.err:
+                break
         assert silent.code == 1 and "no reply" in silent.err
     with serving(engine, Settings(readout=(joy,)), "secret") as url:
         assert "TRIMTAB_FEED" in refused("watch", url, "--api-key", "secret", "--once")
     assert "URL" in refused("watch", "embedded")
 
 
-def test_nothing_is_read_for_a_feed_that_nobody_watches(engine, joy):
+def test_nothing_is_read_for_a_feed_that_nobody_watches(engine, joy, monkeypatch):
+    from trimtab.server import feed as room
     from trimtab.server.feed import Feed
 
+    monkeypatch.setattr(room, "PULSE", 3600.0)  # whoever is sent home does not wait for a sign of life
     feed = Feed(ConceptVectors.load(joy), engine.info)
     assert not feed.watched
 
@@ -120,14 +124,20 @@ def test_nothing_is_read_for_a_feed_that_nobody_watches(engine, joy):
         for _ in range(5000):
             feed.end("r", 0, "stop")
         dropped = json.loads((await anext(stream))[6:])
-        started = time.monotonic()
+        waiting = feed.join()
+        await anext(waiting)
+        idle = asyncio.ensure_future(anext(waiting))
+        await asyncio.sleep(0)
         feed.close()
-        rest = [event async for event in stream]
-        return head, dropped, len(rest), time.monotonic() - started
+        async with asyncio.timeout(60):
+            rest = [event async for event in stream]
+            with pytest.raises(StopAsyncIteration):
+                await idle
+        return head, dropped, len(rest)
 
-    head, dropped, rest, took = asyncio.run(look())
+    head, dropped, rest = asyncio.run(look())
     assert head["layers"] == [0, 1, 2, 3] and head["z"] and dropped == {"event": "dropped", "count": 905}
-    assert rest == 4096 and took < 5 and not feed.watched
+    assert rest == 4096 and not feed.watched
 
 
 def test_a_board_keeps_its_order_and_turns_its_layers():

@@ -4,7 +4,6 @@ preemption, a prefix cache, workers that forget.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -181,16 +180,17 @@ class StaysNotFinite(Served):
 
 @fault("non_finite_contained", stand=ServedStand)
 class LosesTheWholeBatch(Served):
-    """One request that is lost takes with it whoever comes soon after."""
+    """One request that is lost takes with it whoever comes next."""
 
-    until = 0.0
+    falling = 0
 
     def overflown(self, done: Any) -> Any:
-        self.until = time.monotonic() + 0.5
+        self.falling = 6
         return super().overflown(done)
 
     def generate(self, requests: Any) -> Any:
-        if time.monotonic() < self.until:
+        if self.falling:
+            self.falling -= 1
             raise SteeringLost("a step of the batch was lost: states are not finite")
         return super().generate(requests)
 

@@ -97,7 +97,7 @@ def test_vllm_as_a_person_verifies_it():
         capture_output=True,
         text=True,
         env={"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ},
-        timeout=900,
+        timeout=1800,
     )
     assert done.stdout.count("\n") == 1, (done.stdout[-2000:], done.stderr[-2000:])
     record = json.loads(done.stdout)

@@ -26,7 +26,7 @@ class Served:
         self.app, self.server = app, uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, name="served", daemon=True)
         self.thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not self.server.started:
             assert time.monotonic() < until and self.thread.is_alive(), "the server did not start"
             time.sleep(0.005)
@@ -43,7 +43,7 @@ class Served:
     def close(self) -> None:
         """Stop, and wait for it."""
         self.server.should_exit = True
-        self.thread.join(timeout=10)
+        self.thread.join(timeout=60)
 
     def __enter__(self) -> Served:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -289,23 +290,32 @@ def test_short_prompts_begin_together_and_a_long_one_alone():
     assert max(host.together) == 6
 
 
-def test_captures_get_their_turn_between_two_tokens(engine):
+def test_captures_get_their_turn_between_two_tokens(engine, monkeypatch):
     batch = engine.open_batch(4)
     batch.join(
         0, engine.prepare(replace(requests(engine)[0], sampling=Sampling(max_tokens=60, ignore_eos=True)))
     )
-    done, steps = [], 0
-    beside = threading.Thread(target=lambda: done.append(engine.capture(prompts(engine)[1], [0])))
+    done, turns, steps, real = [], [], 0, engine._capture
+
+    def capture(*items):
+        turns.append(steps)
+        return real(*items)
+
+    monkeypatch.setattr(engine, "_capture", capture)
+    prompt = prompts(engine)[1]
+    beside = threading.Thread(target=lambda: done.append(engine.capture(prompt, [0])))
     while not batch.idle:
+        if steps == 2:
+            with engine._lock:  # until it waits in line
+                beside.start()
+                while not engine._lock._waiting:
+                    assert beside.is_alive()
+                    time.sleep(0.001)
         for _ in batch.step():
             pass
         steps += 1
-        if steps == 2:
-            beside.start()
-        if done:
-            break
-    beside.join()
-    assert done and steps < 40
+    beside.join(60)
+    assert len(done) == 1 and turns == [2] and steps >= 60
 
 
 def test_turns_are_given_in_order_and_taken_again_by_the_holder():
@@ -326,7 +336,7 @@ def test_turns_are_given_in_order_and_taken_again_by_the_holder():
         with turns:
             order.append("holder")
     for t in threads:
-        t.join(5)
+        t.join(60)
     assert order == ["holder", *"abcd"] and turns._owner is None
     with pytest.raises(RuntimeError, match="does not hold"):
         turns.__exit__()

@@ -124,9 +124,9 @@ def test_generation_is_a_matter_of_milliseconds():
     ENGINE.generate(request)
     times = []
     for _ in range(3):
-        start = time.process_time()
+        start = time.thread_time()
         ENGINE.generate(request)
-        times.append(time.process_time() - start)
+        times.append(time.thread_time() - start)
     assert min(times) < 0.25, times  # usually 15 ms; the bound only catches a change of order
 
 

@@ -58,7 +58,7 @@ def test_waiting_ends_with_the_result_with_a_loss_or_with_patience(monkeypatch):
     book.take([("k", "id", 2, 3, "")], [])
     assert not done
     book.take([("k", "id", 5, 1, "")], [])
-    waiter.join(5)
+    waiter.join(60)
     assert done == [None]
     monkeypatch.setattr(ledger, "PATIENCE", 0.05)
     with pytest.raises(SteeringLost, match="did not arrive"):
@@ -81,7 +81,7 @@ def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(mon
     def take(reports, results):
         if not reports:
             return  # the sender's first word
-        gate.wait(10)
+        gate.wait(60)
         got.append((reports, results))
 
     receiver, sender = channel.Receiver(take), channel.Sender()
@@ -101,10 +101,9 @@ def test_a_reader_that_falls_behind_makes_the_worker_wait_and_misses_nothing(mon
     worker_thread.join(1.0)
     behind = len(sent)
     gate.set()
-    worker_thread.join(20)
-    for _ in range(200):
-        if len(got) == 60:
-            break
+    worker_thread.join(60)
+    until = time.monotonic() + 60
+    while len(got) < 60 and time.monotonic() < until:
         time.sleep(0.05)
     receiver.close()
     sender.close()
@@ -120,6 +119,7 @@ def test_the_sockets_name_stays_until_every_worker_has_come(monkeypatch):
     first, second = channel.Sender(0, 2), channel.Sender(1, 2)
     first.attach(receiver.address)
     assert not receiver.settle() and place.exists()
+    monkeypatch.setattr(channel, "GREETING", 60.0)
     second.attach(receiver.address)
     assert receiver.settle() and not place.parent.exists()
     for end in (first, second, receiver):

@@ -124,7 +124,7 @@ def test_an_adapter_and_a_plan_in_one_request(pair, tmp_path):
 
     tables = []
     for turn in range(2):
-        outputs = engine.loop.submit(all_of(turn)).result(timeout=300)
+        outputs = engine.loop.submit(all_of(turn)).result(timeout=900)
         for (lora, plan), output in zip(wanted, outputs, strict=True):
             done, cached = output.outputs[0], output.num_cached_tokens
             got = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
@@ -178,7 +178,7 @@ def test_compiled_code_of_a_plain_vllm_in_the_cache_steers_nothing_wrongly(tmp_p
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(HERE / "vllm_piecewise.py"), str(tmp_path / "llama")],
-        env=environment, capture_output=True, text=True, timeout=900,
+        env=environment, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

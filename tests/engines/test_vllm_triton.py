@@ -34,7 +34,7 @@ def test_under_the_interpreter():
     """Triton decides when it is imported whether it compiles or interprets, so this takes a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert f"{len(KINDS) * 6 + 1 + len(THROUGH)} passed" in done.stdout
@@ -116,7 +116,7 @@ def test_rows_that_nothing_moves_keep_their_bits(body):
     edit, _ = make(1, slice(0, TOKENS), depth=2)
     for step in edit.passes:
         step.base[0], step.slope[0] = 0.0, 0.0
-    hidden = torch.randn(TOKENS, WIDTH).to(torch.bfloat16)
+    hidden = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     hidden[0, 0] = -0.0
     got = hidden.clone()
     body.Launch.of(edit)(got, torch.full_like(hidden, 1e-3))

@@ -98,7 +98,7 @@ def test_cut_anywhere_a_run_ends_with_the_same_rows(whole, tmp_path, seed):
 def test_killed_again_and_again_a_run_ends_with_the_same_rows(whole, tmp_path):
     folder, _ = whole
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, driver.__file__, str(tmp_path)]
+    command = [sys.executable, driver.__file__, str(tmp_path), "0.005"]
     moments, sizes = random.Random(1), [0]
     for _ in range(12):
         process = subprocess.Popen(command, env=environment)

@@ -23,7 +23,7 @@ from trimtab.evaluation.slopes import slopes_of
 from trimtab.recipes import extract
 from trimtab.sites import Site
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NAMES = ("Lily", "Tom", "Ben", "Mia", "Sam", "Sue", "Tim", "Anna")
 PLACES = ("in the park", "at home", "in the garden", "by the tree")

@@ -109,9 +109,8 @@ def in_flight(http: httpx.Client) -> tuple[int, int]:
 
 
 def settled(http: httpx.Client) -> tuple[int, int]:
-    for _ in range(50):
-        found = in_flight(http)
-        if found == (0, 0):
-            break
+    """What is in flight once everything has had the time to end."""
+    until = time.monotonic() + 60
+    while (found := in_flight(http)) != (0, 0) and time.monotonic() < until:
         time.sleep(0.1)
     return found

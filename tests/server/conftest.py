@@ -33,7 +33,7 @@ def server(tmp_path_factory):
 def http(server):
     import httpx
 
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=600) as client:
         yield client
 
 

@@ -68,10 +68,20 @@ def write_installation(folder: Path) -> None:
     (info / "entry_points.txt").write_text("\n".join(groups))
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Port:
+    """A free port of this machine, that nobody else is given until `free`: a socket holds it without listening, which
+    keeps no server away that may take the address of an old one, as servers do."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+        if sys.platform != "linux":  # elsewhere it would keep the server away
+            self.free()
+
+    def free(self) -> None:
+        self._socket.close()
 
 
 class Server:
@@ -86,8 +96,8 @@ class Server:
         model: str = "embedded",
     ) -> None:
         write_installation(folder / "site")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = Port()
+        self.url = f"http://127.0.0.1:{self.port.number}"
         self.log = folder / "server.log"
         env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", **environment}
         env["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), str(ROOT / "src")])
@@ -95,7 +105,7 @@ class Server:
             env = starting.environment(env)
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                starting.command(model, ["--port", str(self.port), *flags]),
+                starting.command(model, ["--port", str(self.port.number), *flags]),
                 env=env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -103,14 +113,14 @@ class Server:
                 cwd=folder,
             )
 
-    def wait(self, seconds: float = 300) -> None:
+    def wait(self, seconds: float = 900) -> None:
         """Until it is healthy."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
             try:
-                if httpx.get(self.url + "/health", timeout=2).status_code == 200:
+                if httpx.get(self.url + "/health", timeout=10).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -136,7 +146,8 @@ class Server:
                 self.process.wait(30)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
+        self.port.free()
 
 
 if __name__ == "__main__":  # a server to try things on by hand: python tests/server/stock.py FOLDER SECONDS

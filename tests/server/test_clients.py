@@ -49,6 +49,7 @@ def steered(server: Any) -> dict[str, Any]:
         f"{server.url}/v1/chat/completions",
         json={**BODY, "steering": PLAN, "readout": {"layers": [2]}},
         headers={"Authorization": "Bearer secret"},
+        timeout=60,
     )
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -109,7 +110,8 @@ def test_the_official_client_over_a_real_connection(server):
 
 def test_a_client_that_only_knows_a_base_address(server):
     """As LangChain and others send it: their own fields beside ours, and a body in small pieces."""
-    with httpx.Client(base_url=f"{server.url}/v1/", headers={"Authorization": "Bearer secret"}) as client:
+    key = {"Authorization": "Bearer secret"}
+    with httpx.Client(base_url=f"{server.url}/v1/", headers=key, timeout=60) as client:
         assert [m["id"] for m in client.get("models").json()["data"]] == ["tiny"]
         body = {**BODY, "n": 1, "stream": False, "logprobs": None, "user": "me", "frequency_penalty": 0.0}
         text = json.dumps({**body, "steering": PLAN, "readout": {"layers": [2]}}).encode()
@@ -125,7 +127,7 @@ def test_lm_evals_requests(server):
         "model": "tiny", "max_tokens": 6, "temperature": 0, "stop": ["\n\n", "</s>"], "seed": 1234,
     }  # fmt: skip
     answer = httpx.post(
-        f"{server.url}/v1/chat/completions", json=body, headers={"Authorization": "Bearer secret"}
+        f"{server.url}/v1/chat/completions", json=body, headers={"Authorization": "Bearer secret"}, timeout=60
     )
     assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"]
 

@@ -29,28 +29,30 @@ BODY = {
 }
 
 
-def stopped_while_it_streams(folder: Path, *flags: str) -> tuple[list[str], bool, list[dict[str, Any]], int]:
-    """(events of one stream, whether a second client was refused, lines of the log, exit code)."""
-    from server.stock import free_port
+def stopped_while_it_streams(
+    folder: Path, *flags: str, n: int = 1
+) -> tuple[list[str], bool, list[dict[str, Any]], int]:
+    """(events of one stream of n samples, whether a second client was refused, lines of the log, exit code)."""
+    from server.stock import Port
 
-    port = free_port()
-    url, log = f"http://127.0.0.1:{port}", folder / "log"
-    words = ["serve", "tiny", "--engine", "reference", "--port", str(port), "--quiet", *flags]
+    port = Port()
+    url, log = f"http://127.0.0.1:{port.number}", folder / "log"
+    words = ["serve", "tiny", "--engine", "reference", "--port", str(port.number), "--quiet", *flags]
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", START, *words], stderr=out,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 httpx.get(url + "/health")
                 break
-            except httpx.ConnectError:
+            except httpx.TransportError:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.1)
         events, refused = [], False
-        with httpx.stream("POST", url + "/v1/completions", json=BODY, timeout=120) as answer:
+        with httpx.stream("POST", url + "/v1/completions", json={**BODY, "n": n}, timeout=120) as answer:
             for line in answer.iter_lines():
                 if line:
                     events.append(line)
@@ -61,10 +63,13 @@ def stopped_while_it_streams(folder: Path, *flags: str) -> tuple[list[str], bool
                         httpx.get(url + "/health", timeout=5)
                     except httpx.ConnectError:
                         refused = True
+                    except httpx.TransportError:
+                        pass  # it came while the door was being closed
         code = process.wait(60)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
+        port.free()
     return events, refused, [json.loads(x) for x in log.read_text().splitlines()], code
 
 
@@ -78,8 +83,9 @@ def test_what_runs_is_finished_and_nothing_new_is_taken(tmp_path):
 
 
 def test_what_does_not_end_in_time_is_told_so(tmp_path):
-    events, _, lines, _ = stopped_while_it_streams(tmp_path, "--grace", "0")
-    assert events[-1] == "data: [DONE]" and len(events) < 400
+    # Many samples, so that it does not end by itself before the signal is heard.
+    events, _, lines, _ = stopped_while_it_streams(tmp_path, "--grace", "0", n=8)
+    assert events[-1] == "data: [DONE]" and len(events) < 8 * 400
     error = json.loads(events[-2].removeprefix("data: "))["error"]
     assert error["code"] == 503 and "shutting down" in error["message"]
     assert any(x.get("path") == "/v1/completions" and x.get("broke") == "CancelledError" for x in lines)

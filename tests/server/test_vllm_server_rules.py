@@ -161,9 +161,9 @@ def test_whoever_watches_sees_the_traffic_of_every_route(http, server):
         lines = (x[6:] for x in feed.iter_lines() if x.startswith("data: "))
         head = json.loads(next(lines))
         assert head["layers"] == list(range(LAYERS)) and head["concepts"] == list(CONCEPTS) and head["z"]
-        with httpx.Client(base_url=server.url, timeout=120) as other:
+        with httpx.Client(base_url=server.url, timeout=600) as other:
             assert bare(ask(other, text())) == plain
-            body = {"model": "embedded", "input": "hi", "max_output_tokens": 3}
+            body = {"model": "embedded", "input": "hi", "max_output_tokens": 3, "temperature": 0}
             assert other.post("/v1/responses", json=body).status_code == 200
             streamed = events(other, chat(max_tokens=3, steering=PLAN, readout=ALL))
         found: dict[str, list[Any]] = {}
@@ -188,14 +188,13 @@ def verb(*arguments: str, **more: Any) -> subprocess.Popen[str]:
 
 
 def test_the_watch_verb_reads_the_feed_of_vllms_server(server, http):
-    watch = verb("watch", server.url, "--json", "--timeout", "60")
+    watch = verb("watch", server.url, "--json", "--timeout", "300")
     try:
-        for _ in range(200):
+        until = time.monotonic() + 300
+        while watch.poll() is None and time.monotonic() < until:
             ask(http, text(max_tokens=2))
-            if watch.poll() is not None:
-                break
             time.sleep(0.25)
-        record = json.loads(watch.communicate(timeout=30)[0])
+        record = json.loads(watch.communicate(timeout=60)[0])
     finally:
         watch.kill()
     assert watch.returncode == 0 and all(c in json.dumps(record) for c in CONCEPTS)
@@ -204,6 +203,6 @@ def test_the_watch_verb_reads_the_feed_of_vllms_server(server, http):
 def test_the_chat_verb_speaks_with_vllms_server(server):
     chat = verb("chat", server.url, "--json", "--max-tokens", "6", "--temperature", "0")
     said = "/read happy sad\nHow was your day?\n/steer happy 0.8 1-4\nHow was your day?\n"
-    out, _ = chat.communicate(said, timeout=120)
+    out, _ = chat.communicate(said, timeout=600)
     record = json.dumps(json.loads(out))
     assert chat.returncode == 0 and "fingerprint" in record and "plain" in record

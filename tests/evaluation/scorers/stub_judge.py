@@ -64,7 +64,7 @@ def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Stub]:
     server = uvicorn.Server(uvicorn.Config(stub.app(), port=0, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not server.started:
         assert time.monotonic() < deadline, "the stub did not start"
         time.sleep(0.01)
@@ -74,4 +74,4 @@ def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Stub]:
         yield stub
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)

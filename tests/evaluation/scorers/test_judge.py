@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 
 import pytest
 
@@ -113,7 +114,13 @@ def test_a_server_that_stays_broken_is_an_error_and_no_mark_is_made_up(tmp_path)
 
 def test_a_dead_endpoint_stops_the_run_without_waiting_for_the_rest():
     many = [Answered(f"q{i}", f"a{i}") for i in range(60)]
-    with serving(lambda body, n: (500, "down")) as stub:
+
+    def down(body, n):
+        if n > 4:  # the first rows have failed: time to hear of it
+            time.sleep(0.05)
+        return 500, "down"
+
+    with serving(down) as stub:
         end = Endpoint(stub.url, "m", retries=1, sleep=lambda _: None)
         with pytest.raises(TrimtabError, match="no answer"):
             Judge(end, HONEST, workers=2).score(many)
