@@ -2,8 +2,10 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluation.planted_answers import PlantedEngine, direction
@@ -12,6 +14,7 @@ from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root
 from trimtab.data.reading import rows_of_run
 from trimtab.directions import ConceptVectors
+from trimtab.safe_range import with_safe_range
 
 GAMMA = 0.5
 
@@ -134,6 +137,55 @@ def test_free_answers_that_were_cut_go_on(trimtab, refused, planted, honest, tmp
     again = trimtab(*argv, "--free", "2", "--continue-to", "6", "--json")
     assert again.record["leaderboard"] == went.record["leaderboard"]
     assert "--continue-to is more than --free" in refused(*argv, "--continue-to", "6")
+
+
+def test_doses_beyond_the_safe_range_are_named_once(trimtab, planted, honest, tmp_path):
+    """A study of doses goes beyond on purpose: its report says where, and nothing is warned of plan by plan."""
+    file = ConceptVectors.load(honest)
+    entry = {"low": -0.6, "high": 0.3, "limit": "kl_p95", "value": 1.0, "prompts": 8}
+    ranges = with_safe_range({}, file.concepts[0], file.sites[0].key, "add", entry)
+    replace(file, calibration=ranges).save(honest)
+    done = trimtab(
+        "eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "0.25,0.5,1", "--runs-dir", tmp_path, *COMMON,
+        "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    said = "axis-0: doses −1, +0.5, +1 lie beyond its safe range, −0.6 to +0.3"
+    assert done.err.count("safe range") == 1 and said in done.err
+    assert next(n for n in done.record["notes"] if "safe range" in n).startswith(said)
+    assert said in (Path(done.record["run"]) / "report.html").read_text()
+    assert not any("safe range" in w for w in done.record["warnings"])
+
+
+def test_trained_weights_beside_a_vector(trimtab, refused, planted, honest, tmp_path, monkeypatch):
+    """`--tuned` measures another model on the same dilemmas; it is a row of the table, the page and the leaderboard."""
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    leaning = PlantedEngine(lambda text, moved: logits(text, moved + np.array([2.0, 0, 0, 0])))
+    opened = []
+
+    def load(model, *_, **__):
+        opened.append(model)
+        return leaning if model == str(folder) else planted
+
+    monkeypatch.setattr("trimtab.cli.models.load_engine", load)
+    argv = ("eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "1", "--tuned", f"full={folder}",
+            "--runs-dir", tmp_path / "runs", *COMMON)  # fmt: skip
+    done = trimtab(*argv, "--json")
+    assert done.code == 0 and opened == ["m", str(folder)], done.err
+    assert done.record["tuned"]["full"]["change"]["target"]["mean"] == pytest.approx(2 * GAMMA)
+    assert "full" in [r["condition"] for r in done.record["leaderboard"]["rows"]]
+    run = Path(done.record["run"])
+    assert "full" in (run / "table-conditions.csv").read_text()
+    assert "trained weights instead of a vector" in (run / "report.html").read_text()
+    leaning.logits = lambda text, moved: (
+        pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
+    )
+    assert trimtab(*argv, "--json").record["tuned"] == done.record["tuned"]
+    assert "there is no folder" in refused(*argv[:-8], "--tuned", "x=none", *COMMON)
+    assert "has the name of a vector" in refused(*argv, "--tuned", f"axis-0={folder}")
+    (folder / "adapter_config.json").write_text("{}")
+    assert "--engine transformers" in trimtab(*argv).err
 
 
 def test_the_table_for_a_reader(trimtab, planted, honest, tmp_path):

@@ -104,6 +104,14 @@ class Bench:
             self._prompts[system, how] = encode(self.engine, self.rows, system)
         return self._prompts[system, how]
 
+    def asks_like(self, other: Bench) -> bool:
+        """Whether another model gets the same tokens: the questions, the answers and the neutral texts."""
+        mine, theirs = (b._asked(None, "slot") for b in (self, other))
+        tokens = [
+            [p.tokens for p in prompts] for prompts in ((*mine, *self.neutral), (*theirs, *other.neutral))
+        ]
+        return tokens[0] == tokens[1] and self.choice == other.choice
+
     def measure(self, cell: Cell) -> Measured:
         """All questions and neutral texts under one cell."""
         engine, n = self.engine, len(self.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,16 @@ class Run:
     unit: str
     command: str
     facts: tuple[tuple[str, str], ...] = ()
+
+
+def beyond(done: Report, unit: str, methods: Mapping[str, Method]) -> tuple[str, ...]:
+    """One sentence per method that was measured beyond its calibrated range: a study goes there on purpose."""
+    found = []
+    for arm, method in methods.items():
+        measured = [s.strength for r in done.rows if r.arm == arm for s in (r.plus, r.minus)]
+        said = None if method.ship is None else method.ship.beyond(arm, unit, measured)
+        found += [] if said is None else [said]
+    return tuple(found)
 
 
 def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Report:
@@ -133,7 +143,7 @@ def _method(o: Opening, done: Report, run: Run, ship: Ship | None) -> str:
     marks = [_mark(s) for s in sides] + [Mark(0.0, 0.0, 0.0, 0.0, True, "untouched model: no change")]
     null = [(sign * r.strength, *r.null) for r in rows if r.null for sign in (1, -1)]
     null += [(0.0, 0.0, 0.0)] if null else []
-    told = [(name, side.change.target.mean) for name, side in done.prompts.items()]
+    told = [(name, side.change.target.mean) for name, side in done.beside.items()]
     near = [(n, v) for n, v in told if abs(v) <= 3 * max(abs(m.mean) for m in marks)]
     curve = dose_curve(f"{o.arm}: change of {done.target} over {run.unit}", marks, null, near, ship, run.unit)
     far = "".join(f" {n}: {_signed(v)}, outside the picture." for n, v in told if (n, v) not in near)
@@ -151,10 +161,17 @@ def _method(o: Opening, done: Report, run: Run, ship: Ship | None) -> str:
         figures.append(parts.figure("Each dilemma's own slope", drawing, words))
     legend = parts.curve_legend(
         "grey: 95 % of random directions of the same norm",
-        "prompt instead of a vector" if near else "",
+        _instead(done, [n for n, _ in near]),
         parts.shaded_words([ship]),
     )
     return parts.section(o.arm, "", parts.charts(figures, legend) + parts.triplets(o.triplets, "score"))
+
+
+def _instead(done: Report, drawn: Sequence[str]) -> str:
+    """What the dashed lines are."""
+    kinds = [(done.prompts, "prompt"), (done.tuned, "trained weights")]
+    found = [word for group, word in kinds if any(n in group for n in drawn)]
+    return f"{' or '.join(found)} instead of a vector" if found else ""
 
 
 def _mark(s: Side) -> Mark:
@@ -186,7 +203,7 @@ def _card(o: Opening, done: Report, run: Run, m: Method) -> card.Card:
     )
     best, inside = row.strength, " to ".join(map(signed, o.coherent_range))
     beyond = ""
-    if m.ship is not None and not (m.ship.low <= -row.strength and row.strength <= m.ship.high):
+    if m.ship is not None and not (m.ship.holds(-row.strength) and m.ship.holds(row.strength)):
         beyond = "; beyond the calibrated safe range"
     facts += [
         (run.unit.capitalize(), f"±{best:g}, the largest whose two signs are coherent ({inside}){beyond}"),

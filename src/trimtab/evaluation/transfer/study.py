@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from trimtab.errors import InputError
 from trimtab.evaluation.reporting.triplets import Triplet
 from trimtab.evaluation.statistics import Estimate, holm
-from trimtab.evaluation.transfer.cells import PLAIN, PROMPT, RANDOM, VECTOR, Cell
+from trimtab.evaluation.transfer.cells import PLAIN, PROMPT, RANDOM, TUNED, VECTOR, Cell
 from trimtab.evaluation.transfer.effects import (
     MAX_DELTA_NLL,
     MIN_VALID,
@@ -104,8 +104,8 @@ class Opening:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The table, opened by `openings`; prompts beside it; the leaderboard; what a reader must be told; how many cells
-    (methods × signed strengths) were tried; the plain model's own score."""
+    """The table, opened by `openings`; prompts and trained weights beside it; the leaderboard; what a reader must be
+    told; how many cells (methods × signed strengths) were tried; the plain model's own score."""
 
     target: str
     n: int
@@ -117,6 +117,12 @@ class Report:
     notes: tuple[str, ...]
     tried: int = 0
     plain: Estimate | None = None
+    tuned: Mapping[str, Side] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> dict[str, Side]:
+        """Everything that is no vector: prompts, then trained weights."""
+        return {**self.prompts, **self.tuned}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain types (`records.finite` turns the dataclasses)."""
@@ -160,7 +166,7 @@ def report(
     _, theirs = items.subset(chosen)
     study = _Study(judged, mine, theirs, dict(zip(cells, found, strict=True)), setup)
     openings, rows = study.methods()
-    prompts = {c.arm: study.side(c) for c in study.cells if c.kind == PROMPT}
+    prompts, tuned = ({c.arm: study.side(c) for c in study.cells if c.kind == k} for k in (PROMPT, TUNED))
     return Report(
         setup.target,
         int(np.sum(judged.label(setup.target) != 0)),
@@ -172,6 +178,7 @@ def report(
         tuple(study.notes(openings)),
         sum(c.kind == VECTOR for c in cells),
         interval(judged.score(study.plain.log_ratio[mine], setup.target)),
+        tuned,
     )
 
 
@@ -272,7 +279,7 @@ class _Study:
         )
 
     def leaderboard(self, openings: Sequence[Opening], model: str) -> Board:
-        """Plain, every method at ± its own strength, and the prompts."""
+        """Plain, every method at ± its own strength, the prompts and the trained weights."""
         own = {o.arm: o.strength for o in openings}
         standings = []
         for cell, found in self.cells.items():
