@@ -339,6 +339,7 @@ def test_ab_choice_at_both_signs(trimtab, planted, honest, tmp_path):
     assert plain["log_ratio"]["mean"] == pytest.approx(0) and plus["condition"] == "+"
     # The letter A gains 1 nat: one item moves up, the other down, and the mean stays: no behaviour, only a letter.
     assert plus["difference"]["mean"] == pytest.approx(0) and minus["difference"]["mean"] == pytest.approx(0)
+    assert done.record["null"] == pytest.approx([0, 0])  # for random directions too
 
 
 def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
@@ -363,6 +364,33 @@ def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
     assert plain["margin"] == pytest.approx(0.5) and plain["accuracy"] == 1
     assert plus["moved"]["margin"]["mean"] == pytest.approx(-1.0) and plus["accuracy"] == 0
     assert minus["moved"]["margin"]["mean"] == pytest.approx(1.0)
+    # A random direction of the same length moves it too, by its part along the axis: less, and to both sides.
+    low, high = done.record["null"]
+    assert -1 < low < 0 < high < 1 and low == pytest.approx(-high)
+    assert (
+        "random"
+        in trimtab(
+            "eval",
+            "multiple-choice",
+            "m",
+            path,
+            "--engine",
+            "reference",
+            "--steer",
+            honest,
+            "--dose",
+            "1",
+            "--layers",
+            "1",
+        ).out
+    )
+
+
+def test_choices_refuse_a_band_of_too_few(refused, no_model, honest, tmp_path):
+    path = tmp_path / "mc.jsonl"
+    path.write_text('{"question": "x?", "choices": ["u", "v"], "answer": "B"}\n')
+    argv = ("eval", "multiple-choice", "m", path, "--engine", "reference", "--steer", honest, "--dose", "1")
+    assert "at least 5 random directions" in refused(*argv, "--random", "3")
 
 
 @pytest.mark.engine

@@ -44,9 +44,9 @@ def vectors(engine, concepts, path):
 def call(capsys, monkeypatch, folder, *argv):
     monkeypatch.chdir(folder)
     capsys.readouterr()
-    started = time.monotonic()
+    started = time.monotonic(), time.process_time()
     code = main([*map(str, argv), "--json", "--quiet"])
-    took = time.monotonic() - started
+    took = time.monotonic() - started[0], time.process_time() - started[1]
     out = capsys.readouterr()
     assert code == 0, out.err
     return {**json.loads(out.out), "took": took}
@@ -116,12 +116,9 @@ def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
     done = {}
     for name, argv in steps.items():
         done[name] = call(capsys, monkeypatch, tmp_path, *argv)
-        with capsys.disabled():
-            print(f"\n{name}: {done[name]['took']:.0f} s", end="", flush=True)
-    total = sum(d["took"] for d in done.values())
-    with capsys.disabled():
-        print(f"\nin all: {total:.0f} s of {LIMIT}")
-    assert total < LIMIT
+        say(capsys, name, done[name]["took"])
+    total = [sum(times) for times in zip(*(d["took"] for d in done.values()))]
+    say(capsys, f"all of at most {LIMIT} s", total)
 
     assert {c["verdict"] for c in done["calibrate feelings"]["signs"].values()} == {"right"}
     drops = held_out_drops(engine, feelings, concepts, 32, 2) + held_out_drops(
@@ -130,6 +127,13 @@ def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
     assert np.max(drops) <= SLACK, drops
     _check_choice(done["sweep"], capsys, monkeypatch, tmp_path, feelings)
     _check_transfer(done["eval dilemmas"])
+    assert total[0] < LIMIT  # last: a busy machine fails here, and only here
+
+
+def say(capsys, name, took):
+    """Both times: that of the processor is what the step costs, that of the wall depends on who else is at work."""
+    with capsys.disabled():
+        print(f"\n{name}: {took[0]:.0f} s on the wall, {took[1]:.0f} s of processor time", flush=True)
 
 
 def _check_choice(swept, capsys, monkeypatch, folder, path):
