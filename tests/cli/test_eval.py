@@ -83,15 +83,31 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
         r["missing"] == 0 for r in done.record["leaderboard"]["rows"]
     )  # "No<|endoftext|>" is an answer
     kept = [row for _, row in rows_of_run(Path(done.record["run"]))]
+    cells = 1 + 4 + 2 + 5 * 4
+    assert len([r for r in kept if "log_ratio" in r]) == 40 * cells
     assert {(r["model"], r["revision"], r["seed"]) for r in kept} == {("planted", "1", 0)}
-    assert all(len(r["items"]) == len(r["measured"]["log_ratio"]) == 40 and "dose" in r for r in kept)
-    assert {r["fingerprint"] for r in kept if r["unit"]["kind"] != "vector"} >= {"plain"}
+    columns = {"item", "condition", "kind", "fingerprint", "dose", "scale"}
+    assert all(columns <= set(r) for r in kept)
+    assert {(r["dose"], r["scale"]) for r in kept if r["condition"] == "axis-0 +1"} == {(1.0, 0.5)}
+    assert all(r["text"] and r["scores"]["log_ratio"] for r in kept if "log_ratio" in r)
+    assert {r["fingerprint"] for r in kept if r["kind"] in ("plain", "prompt")} == {"plain"}
     # The same command finds every cell in its run folder: an engine that cannot measure is not asked.
     planted.logits = lambda text, moved: (
         pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
     )
     again = trimtab(*argv, "--json")
     assert again.record["openings"] == done.record["openings"] and again.record["run"] == done.record["run"]
+    # A run that lost its last rows ends with the same ones; its free answers can be marked as those of any run.
+    samples = Path(done.record["run"]) / "samples.jsonl"
+    lines = samples.read_text().splitlines()
+    samples.write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:50])
+    planted.logits = logits
+    assert trimtab(*argv, "--json").record["openings"] == done.record["openings"]
+    assert sorted(samples.read_text().splitlines()) == sorted(lines)
+    marked = trimtab("eval", "repetition", samples.parent, "--baseline", "plain", "--json")
+    assert len(marked.record["conditions"]) == cells
+    again = trimtab("score", samples.parent, "--score", "repetition", "--json")
+    assert again.code == 0 and again.record["rows"] == 40 * cells, again.err
     board = trimtab("eval", "leaderboard", tmp_path / "one.json", tmp_path / "one.json", "--json")
     assert len(board.record["rows"]) == 10 and board.record["target"] == "honesty"
     # The run folder holds what a reader and a paper need, with the figures of the record.

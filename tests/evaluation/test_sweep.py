@@ -17,7 +17,8 @@ from trimtab.evaluation.samples import Memory
 from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
-from trimtab.evaluation.sweep_page import About, report
+from trimtab.evaluation.sweep_page import report
+from trimtab.evaluation.sweep_tables import About
 from trimtab.recipes.several import finite_sites
 from trimtab.sites import Site
 

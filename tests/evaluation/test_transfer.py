@@ -14,9 +14,10 @@ from trimtab.evaluation.transfer.asking import Asking
 from trimtab.evaluation.transfer.cells import PLAIN, Cell, Placing, cells_of, tuned_cells
 from trimtab.evaluation.transfer.effects import Items, change, coherent_range, largest_of_both_signs, slopes
 from trimtab.evaluation.transfer.leaderboard import Standing, board
-from trimtab.evaluation.transfer.measurement import Bench, Measured
+from trimtab.evaluation.transfer.measurement import Bench, Measured, Reply
+from trimtab.evaluation.transfer.rows import keys_of, measured_of, rows_of
 from trimtab.evaluation.transfer.study import Setup, check_plain, choosing, report
-from trimtab.records import json_line
+from trimtab.records import json_line, unit_key
 from trimtab.sites import Site
 
 GAMMA = 0.75
@@ -264,9 +265,10 @@ def test_every_item_has_its_own_slope():
 # --- the leaderboard
 
 
-def measured(ratios, said=None):
+def measured(ratios, said=()):
     n = len(ratios)
-    return Measured(np.asarray(ratios, float), np.ones(n), np.zeros(n), np.zeros(1), "f", said)
+    replies = tuple(Reply("text", s, 1, False, (4,)) for s in said)
+    return Measured(np.asarray(ratios, float), np.ones(n), np.zeros(n), np.zeros(1), "f", replies)
 
 
 ONE = [Dilemma(str(i), "s", (Action(TO_DO, f"a{i}", ("honesty",)),)) for i in range(4)]
@@ -309,12 +311,32 @@ def test_free_answers_with_markup_count_and_the_missing_are_counted():
     assert plain.missing == 0 and plain.free is not None
 
 
-def test_a_measured_cell_survives_a_run_file():
-    there = Measured(
-        np.array([1.0, np.nan]), np.ones(2), np.zeros(2), np.ones(1), "f", ("yes", None), ("t", "u"), 2.0, 0.5
+def test_a_measured_cell_survives_a_run():
+    """One row per question and neutral text; the cell that is read back is the one that was measured."""
+    asking = Asking(template="{situation} {action}\nyes or no?", slot="")
+    rows = asking.rows(DILEMMAS)
+    items = Items.of(DILEMMAS, rows)
+    cell = cells_of({"honest": vectors(0)}, (0.5,), Placing(layers=[1]), n_layers=2, random=0)[1]
+    bench = Bench.of(
+        planted({"honesty"}, reply=lambda text, moved: "Yes"), rows, asking, free_tokens=2, seed=3
     )
-    back = Measured.from_json(json.loads(json_line(there.to_json())))
-    assert np.array_equal(back.log_ratio, there.log_ratio, equal_nan=True) and back.said == there.said
+    there = bench.measure(cell)
+    there.log_ratio[0] = np.nan
+    written = [json.loads(json_line(r)) for r in rows_of(bench, cell, there, items, "honesty")]
+    keys = [unit_key(k) for k in keys_of(bench, cell)]
+    assert len(written) == len(set(keys)) == len(rows) + len(bench.neutral)
+    done = dict(zip(keys, written))
+    back = measured_of(bench, cell, done)
+    for name in ("log_ratio", "mass", "prompt_nll", "neutral_nll"):
+        assert np.array_equal(getattr(back, name), getattr(there, name), equal_nan=True), name
+    assert (back.fingerprint, back.replies, back.said) == (there.fingerprint, there.replies, there.said)
+    assert (
+        measured_of(bench, cell, {k: done[k] for k in keys[:-1]}) is None
+    )  # a kill in the middle: all of it again
+    one = next(r for r in written if r["item"] == "honesty-1")
+    assert one["dose"] == 0.5 and one["scale"] == 0.25 and one["seed"] == 3 and one["text"] == "Yes"
+    assert one["scores"]["log_ratio"]["honesty"] == pytest.approx(one["log_ratio"])  # acting is honest there
+    assert next(r for r in written if r["item"] == "care-1")["scores"]["log_ratio"]["honesty"] is None
 
 
 # --- files

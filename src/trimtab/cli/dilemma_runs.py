@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
     from trimtab.evaluation.transfer.cells import Cell, Placing
+    from trimtab.evaluation.transfer.effects import Items
     from trimtab.evaluation.transfer.measurement import Bench, Measured
 
 
@@ -46,31 +47,23 @@ def open_run(
 
 
 def measure(
-    run: Run,
-    bench: Bench,
-    cells: Sequence[Cell],
-    found: Sequence[Dilemma],
-    unit: str,
-    limit: int | None,
-    bar: Any,
+    run: Run, bench: Bench, cells: Sequence[Cell], items: Items, target: str, limit: int | None, bar: Any
 ) -> list[Measured]:
-    """Every cell on one model; the plain one first, which may refuse the rest. `unit` is that of the strengths; `limit`
-    is that to which free answers go on."""
+    """Every cell on one model; the plain one first, which may refuse the rest. `limit` is that to which free answers go
+    on."""
     from trimtab.evaluation.transfer.cells import PLAIN
-    from trimtab.evaluation.transfer.measurement import Measured
+    from trimtab.evaluation.transfer.rows import measured_of
     from trimtab.evaluation.transfer.study import check_plain
 
     measured: list[Measured] = []
     for cell in cells:
-        key = cell.unit()
-        if (kept := run.done.get(unit_key(key))) is not None:
-            here = Measured.from_json(kept["measured"])
-        else:
+        here = measured_of(bench, cell, run.done)
+        if here is None:
             here = bench.measure(cell)
-            run.finish(key, _kept(key, here, bench, found, unit))
+            _keep(run, bench, cell, here, items, target)
         if limit is not None and bench.goes_on(here, limit):
             here = bench.go_on(cell, here, limit)
-            run.finish(key, _kept(key, here, bench, found, unit))
+            _keep(run, bench, cell, here, items, target)
         if cell.kind == PLAIN:
             check_plain(here)
         measured.append(here)
@@ -78,21 +71,13 @@ def measure(
     return measured
 
 
-def _kept(
-    key: dict[str, Any], here: Measured, bench: Bench, found: Sequence[Dilemma], unit: str
-) -> dict[str, Any]:
-    """What a run keeps of a cell: the items in the order of its numbers, and all that says where they come from."""
-    info = bench.engine.info
-    return {
-        "unit": key,
-        "items": [{"dilemma": found[r.item].id, "sign": r.sign} for r in bench.rows],
-        unit: key["strength"],
-        "fingerprint": here.fingerprint,
-        "seed": bench.seed,
-        "model": info.id,
-        "revision": info.revision,
-        "measured": here.to_json(),
-    }
+def _keep(run: Run, bench: Bench, cell: Cell, here: Measured, items: Items, target: str) -> None:
+    """Write the rows of a cell that the run does not have, or has otherwise."""
+    from trimtab.evaluation.transfer.rows import keys_of, rows_of
+
+    for key, row in zip(keys_of(bench, cell), rows_of(bench, cell, here, items, target), strict=True):
+        if run.done.get(unit_key(key)) != {"key": unit_key(key), **row}:
+            run.finish(key, row)
 
 
 # --- trained weights beside the vectors

@@ -160,10 +160,10 @@ def dilemmas(
         bench.check_limit(limit)
         run = dilemma_runs.open_run(desk, runner, found, methods, placing, weights)
         with run, desk.progress("dilemmas", len(cells) + len(trained)) as bar:
-            measured = dilemma_runs.measure(run, bench, cells, found, placing.unit, limit, bar)
+            measured = dilemma_runs.measure(run, bench, cells, items, setup.target, limit, bar)
             for cell in trained:
                 with dilemma_runs.tuned_bench(desk, model, engine, cell, bench, options) as other:
-                    measured += dilemma_runs.measure(run, other, [cell], found, placing.unit, limit, bar)
+                    measured += dilemma_runs.measure(run, other, [cell], items, setup.target, limit, bar)
     from trimtab.evaluation.transfer.page import Run, beyond
     from trimtab.evaluation.transfer.page import report as page
     from trimtab.evaluation.transfer.study import report

@@ -199,15 +199,16 @@ class _Study:
 
     def side(self, cell: Cell) -> Side:
         found, plain = self.cells[cell], self.plain
+        mine = found.subset(self.mine)
         return Side(
             cell.strength,
             change(self.items, self.ratios(cell), plain.log_ratio[self.mine], self.setup.target),
             float(np.mean(found.neutral_nll - plain.neutral_nll)),
             float(np.mean((found.prompt_nll - plain.prompt_nll)[self.mine])),
-            float(found.valid[self.mine].mean()),
+            float(mine.valid.mean()),
             found.fingerprint,
-            found.length,
-            found.cut,
+            mine.length,
+            mine.cut,
             self.coherent(cell),
         )
 
@@ -273,10 +274,8 @@ class _Study:
 
     def answers(self, cell: Cell) -> Answers:
         """What a condition said to the dilemmas that are reported on."""
-        texts = self.cells[cell].texts
-        return Answers(
-            cell.strength, self.ratios(cell), [texts[i] for i in np.flatnonzero(self.mine)] if texts else ()
-        )
+        found = self.cells[cell].subset(self.mine)
+        return Answers(cell.strength, found.log_ratio, [r.text for r in found.replies])
 
     def leaderboard(self, openings: Sequence[Opening], model: str) -> Board:
         """Plain, every method at ± its own strength, the prompts and the trained weights."""
@@ -286,7 +285,7 @@ class _Study:
             if cell.kind == RANDOM or (cell.kind == VECTOR and abs(cell.strength) != own[cell.arm]):
                 continue
             standings.append(
-                Standing.of(model, cell.name, self.items, _rows(found, self.mine), self.setup.target)
+                Standing.of(model, cell.name, self.items, found.subset(self.mine), self.setup.target)
             )
         return board(standings)
 
@@ -313,22 +312,6 @@ class _Study:
                 "no random directions were measured: nothing says how far any direction would move the score"
             )
         return said
-
-
-def _rows(found: Measured, mine: np.ndarray) -> Measured:
-    """The measured cell on some of its questions."""
-    index = np.flatnonzero(mine)
-    said = None if found.said is None else tuple(found.said[i] for i in index)
-    return Measured(
-        found.log_ratio[mine],
-        found.mass[mine],
-        found.prompt_nll[mine],
-        found.neutral_nll,
-        found.fingerprint,
-        said,
-        length=found.length,
-        cut=found.cut,
-    )
 
 
 def _float(value: Any) -> float | None:
