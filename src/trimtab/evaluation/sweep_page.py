@@ -40,7 +40,9 @@ def report(found: Sweep, about: About) -> folder.Report:
         parts.figure(k, heatmap([c for c in found.curves if c.concept == k], found.choice.cell))
         for k in concepts
     ]
-    body = parts.section("The chosen cell", "", chosen.html() + _warnings(found))
+    beside = "beside the mean difference, and what they cost" if found.means else "what they cost"
+    shown = chosen.part(DID, chosen.title, chosen.notes), chosen.part(COSTS, f"The same doses: {beside}")
+    body = parts.section("The chosen cell", "", "".join(t.html() for t in shown) + _warnings(found))
     body += parts.section("Where and how much", MAPS.format(score=about.score), parts.charts(maps))
     body += _final(found, final, about)
     for c in final:
@@ -58,12 +60,29 @@ MAPS = (
     "chosen cell."
 )
 FINAL = "Mean score over doses, beside everything it must be compared with."
+#: The columns of the chosen cell's table as a page shows them, in two parts.
+DID = (
+    "concept",
+    "dose",
+    "plain",
+    "score",
+    "null_q95",
+    "prefix",
+    "against_prefix",
+    "slope",
+    "p",
+    "anti_steered",
+    "n",
+)
+COSTS = (
+    "concept", "dose", "mean_difference", "against_mean_difference", "coherent", "safe", "fluency", "length", "cut",
+)  # fmt: skip
 OPTIMISTIC = "Every item took part in the choice: the figures are optimistic."
 
 
 def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
     ships = {c.concept: about.ships.get(c.concept) or _coherent(c) for c in final}
-    figures = []
+    figures, slopes = [], []
     for c in final:
         ship = ships[c.concept]
         figures.append(
@@ -73,7 +92,7 @@ def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
             s = c.study()
             words = f"{s.against:.0%} of {len(s.slopes)} items go the other way; mean {_est(s.slope)}"
             drawing = item_slopes(f"{c.concept}: slope of every item", s.slopes)
-            figures.append(parts.figure(f"{c.concept}: each item's own slope", drawing, words))
+            slopes.append(parts.figure(f"{c.concept}: each item's own slope", drawing, words))
     null = (
         "grey: random directions of the same length, lowest to 95 % quantile"
         if any(c.null for c in final)
@@ -82,7 +101,8 @@ def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
     told = "words in front of the prompt instead of a vector" if found.prefixes else ""
     legend = parts.curve_legend(null, told, parts.shaded_words(list(ships.values())))
     title = "The chosen cell, on items that chose nothing" if found.final else "The chosen cell"
-    return parts.section(title, FINAL if found.final else OPTIMISTIC, parts.charts(figures, legend))
+    drawn = parts.charts(figures, legend) + (parts.charts(slopes) if slopes else "")
+    return parts.section(title, FINAL if found.final else OPTIMISTIC, drawn)
 
 
 def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.evaluation.reporting import card, folder, parts
 from trimtab.evaluation.reporting.charts import Bar, Mark, bars, dose_curve, item_slopes
+from trimtab.evaluation.reporting.paper import Paper
 from trimtab.evaluation.reporting.ship import Ship
 from trimtab.evaluation.statistics import Estimate
 from trimtab.evaluation.transfer.leaderboard import Board
@@ -58,7 +59,7 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
     shaded = {k: s for k, s in ships.items() if s is not None}
     papers = tables(done, run.unit, shaded)
     block = card.markdown([_card(o, done, run, methods[o.arm]) for o in done.openings], run.command)
-    body = parts.tables(papers[:1], 1) if done.openings else ""
+    body = _opening(papers[0]) if done.openings else ""
     body = parts.section("Each method at its own strength", HOW if done.openings else "", body + _notes(done))
     for o in done.openings:
         body += _method(o, done, run, ships[o.arm])
@@ -73,6 +74,19 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
              ("method × strength cells tried", str(done.tried)), *run.facts)  # fmt: skip
     page = parts.page("trimtab eval dilemmas", f"Does it transfer? {done.target}", _lede(done), facts, body)
     return folder.Report(page, papers, block if done.openings else "")
+
+
+#: The columns of the first table as a page shows them, in two parts.
+DID = ("method", "strength", "plus", "minus", "null", "p_holm", "slope", "anti_steered", "n")
+COSTS = (
+    "method", "strength", "others", "moved", "tested", "coherent", "safe", "delta_nll_plus", "delta_nll_minus",
+    "length_plus", "length_minus", "cut_plus", "cut_minus",
+)  # fmt: skip
+
+
+def _opening(paper: Paper) -> str:
+    costs = paper.part(COSTS, "The same strengths: what else moves, and what they cost")
+    return paper.part(DID, paper.title, paper.notes).html() + costs.html()
 
 
 HOW = (
