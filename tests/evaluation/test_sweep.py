@@ -136,6 +136,20 @@ def test_refinement_looks_between_and_beside():
     assert neighbours(Cell("m", (2,), "mlp_out"), every) == []
 
 
+@pytest.mark.parametrize(("slopes", "closer"), [((1.0, 1.0), True), ((1.0, 0.3), False)])
+def test_a_runner_up_that_is_as_good_is_looked_at_as_closely(slopes, closer):
+    """Between two cells that the items cannot tell apart, a finer grid of doses for one of them would decide."""
+    engine = PlantedEngine((*slopes, 0.1), noise=0.05)
+    b = bench(engine)
+    cells = grid(b.files, range(3))
+    found = sweep(b, cells, cells, items(0, 10), [], DOSES)
+    tried = {c.cell.layers[0]: {p.dose for p in c.points} for c in found.curves}
+    best, other = found.choice.cell.layers[0], found.choice.runner_up.layers[0]
+    assert {best, other} == {0, 1} and found.choice.told is not closer
+    assert tried[best] > set(DOSES) and tried[2] == set(DOSES)
+    assert (tried[other] > set(DOSES)) is closer
+
+
 def test_cut_replies_and_missing_numbers_are_flagged():
     flagged = curve(1, [[0.0], [1.0], [np.nan]], cut=[0.02, 0.2, 0.0]).warnings
     assert "--continue-to" in flagged[0] and "not finite at doses +0.4" in flagged[1]
