@@ -61,6 +61,11 @@ def safe_ranges(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def without_ranges(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that warns of nothing, for a study that goes beyond the ranges on purpose and reports it itself."""
+    return {k: v for k, v in calibration.items() if k != KEY}
+
+
 def share(strength: float, bounds: tuple[float, float]) -> float:
     """Which share of its side of the range a strength uses; infinite where that side is closed."""
     bound = bounds[1] if strength > 0 else -bounds[0]

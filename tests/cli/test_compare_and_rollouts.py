@@ -26,7 +26,8 @@ def generate(trimtab, questions, joy, tmp_path):
 
     def call(*argv):
         common = ("generate", "tiny", "--engine", "reference", "--dataset", questions, "--steer", joy)
-        return trimtab(*common, "--max-tokens", "5", "--runs-dir", tmp_path / "runs", *argv)
+        tokens = () if "--max-tokens" in argv else ("--max-tokens", "5")
+        return trimtab(*common, *tokens, "--runs-dir", tmp_path / "runs", *argv)
 
     return call
 
@@ -256,12 +257,39 @@ def test_readout_refusals(refused, no_model, joy_pairs):
     )
 
 
-def test_steer_read(trimtab, joy, questions):
-    done = trimtab(
+def test_steer_read(trimtab, joy, questions, tmp_path, monkeypatch):
+    argv = (
         "eval", "steer-read", "tiny", joy, "--prompts", questions, "--engine", "reference", "--steer-layer", "1",
-        "--read-layer", "3", "--max-tokens", "4", "--json",
+        "--read-layer", "3", "--max-tokens", "4", "--runs-dir", tmp_path / "runs",
     )  # fmt: skip
+    done = trimtab(*argv, "--json")
     assert done.code == 0, done.err
     assert done.record["steered"] == ["joy"] and done.record["prompts"] == 3
     assert done.record["change"][0][0]["mean"] > done.record["null"][0][1]
     assert np.isfinite(done.record["change"][0][0]["mean"]) and Site(3).key == done.record["read_at"]
+    # The run folder holds every reply, the page, the tables and the card.
+    run = Path(done.record["run"])
+    assert {p.name for p in run.iterdir()} >= {
+        "samples.jsonl", "report.html", "table.md", "table.csv", "table-matrix.csv", "card.md", "metrics.json",
+        "config.yaml", "run.json",
+    }  # fmt: skip
+    (row,) = csv.DictReader((run / "table.csv").open())
+    assert float(row["change"]) == done.record["change"][0][0]["mean"]
+    lines = (run / "samples.jsonl").read_text().splitlines()
+    assert len(lines) == 3 * (1 + 1 + 2 * 5)
+    # The same command makes nothing again, and a run that lost its last lines ends with the same rows.
+    generate = ReferenceEngine.generate
+    monkeypatch.setattr(ReferenceEngine, "generate", lambda *_, **__: pytest.fail("made again"))
+    again = trimtab(*argv, "--json")
+    assert again.record["change"] == done.record["change"] and again.record["run"] == str(run)
+    monkeypatch.setattr(ReferenceEngine, "generate", generate)
+    (run / "samples.jsonl").write_text("\n".join(lines[:-5]) + "\n" + lines[-5][:40])
+    assert trimtab(*argv, "--json").record["change"] == done.record["change"]
+    assert sorted((run / "samples.jsonl").read_text().splitlines()) == sorted(lines)
+    assert "tokens" in trimtab(*argv).out
+
+
+def test_steer_read_refusals(refused, no_model, joy, questions):
+    common = ("eval", "steer-read", "tiny", joy, "--prompts", questions, "--engine", "reference")
+    assert "steers nothing" in refused(*common, "--dose", "0")
+    assert "--dose takes one value" in refused(*common, "--dose", "1", "--dose", "2")

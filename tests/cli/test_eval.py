@@ -2,8 +2,10 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluation.planted_answers import PlantedEngine, direction
@@ -12,6 +14,7 @@ from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root
 from trimtab.data.reading import rows_of_run
 from trimtab.directions import ConceptVectors
+from trimtab.safe_range import with_safe_range
 
 GAMMA = 0.5
 
@@ -80,15 +83,31 @@ def test_dilemmas_end_to_end_with_resume_and_leaderboard(trimtab, planted, hones
         r["missing"] == 0 for r in done.record["leaderboard"]["rows"]
     )  # "No<|endoftext|>" is an answer
     kept = [row for _, row in rows_of_run(Path(done.record["run"]))]
+    cells = 1 + 4 + 2 + 5 * 4
+    assert len([r for r in kept if "log_ratio" in r]) == 40 * cells
     assert {(r["model"], r["revision"], r["seed"]) for r in kept} == {("planted", "1", 0)}
-    assert all(len(r["items"]) == len(r["measured"]["log_ratio"]) == 40 and "dose" in r for r in kept)
-    assert {r["fingerprint"] for r in kept if r["unit"]["kind"] != "vector"} >= {"plain"}
+    columns = {"item", "condition", "kind", "fingerprint", "dose", "scale"}
+    assert all(columns <= set(r) for r in kept)
+    assert {(r["dose"], r["scale"]) for r in kept if r["condition"] == "axis-0 +1"} == {(1.0, 0.5)}
+    assert all(r["text"] and r["scores"]["log_ratio"] for r in kept if "log_ratio" in r)
+    assert {r["fingerprint"] for r in kept if r["kind"] in ("plain", "prompt")} == {"plain"}
     # The same command finds every cell in its run folder: an engine that cannot measure is not asked.
     planted.logits = lambda text, moved: (
         pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
     )
     again = trimtab(*argv, "--json")
     assert again.record["openings"] == done.record["openings"] and again.record["run"] == done.record["run"]
+    # A run that lost its last rows ends with the same ones; its free answers can be marked as those of any run.
+    samples = Path(done.record["run"]) / "samples.jsonl"
+    lines = samples.read_text().splitlines()
+    samples.write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:50])
+    planted.logits = logits
+    assert trimtab(*argv, "--json").record["openings"] == done.record["openings"]
+    assert sorted(samples.read_text().splitlines()) == sorted(lines)
+    marked = trimtab("eval", "repetition", samples.parent, "--baseline", "plain", "--json")
+    assert len(marked.record["conditions"]) == cells
+    again = trimtab("score", samples.parent, "--score", "repetition", "--json")
+    assert again.code == 0 and again.record["rows"] == 40 * cells, again.err
     board = trimtab("eval", "leaderboard", tmp_path / "one.json", tmp_path / "one.json", "--json")
     assert len(board.record["rows"]) == 10 and board.record["target"] == "honesty"
     # The run folder holds what a reader and a paper need, with the figures of the record.
@@ -134,6 +153,55 @@ def test_free_answers_that_were_cut_go_on(trimtab, refused, planted, honest, tmp
     again = trimtab(*argv, "--free", "2", "--continue-to", "6", "--json")
     assert again.record["leaderboard"] == went.record["leaderboard"]
     assert "--continue-to is more than --free" in refused(*argv, "--continue-to", "6")
+
+
+def test_doses_beyond_the_safe_range_are_named_once(trimtab, planted, honest, tmp_path):
+    """A study of doses goes beyond on purpose: its report says where, and nothing is warned of plan by plan."""
+    file = ConceptVectors.load(honest)
+    entry = {"low": -0.6, "high": 0.3, "limit": "kl_p95", "value": 1.0, "prompts": 8}
+    ranges = with_safe_range({}, file.concepts[0], file.sites[0].key, "add", entry)
+    replace(file, calibration=ranges).save(honest)
+    done = trimtab(
+        "eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "0.25,0.5,1", "--runs-dir", tmp_path, *COMMON,
+        "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    said = "axis-0: doses −1, +0.5, +1 lie beyond its safe range, −0.6 to +0.3"
+    assert done.err.count("safe range") == 1 and said in done.err
+    assert next(n for n in done.record["notes"] if "safe range" in n).startswith(said)
+    assert said in (Path(done.record["run"]) / "report.html").read_text()
+    assert not any("safe range" in w for w in done.record["warnings"])
+
+
+def test_trained_weights_beside_a_vector(trimtab, refused, planted, honest, tmp_path, monkeypatch):
+    """`--tuned` measures another model on the same dilemmas; it is a row of the table, the page and the leaderboard."""
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    leaning = PlantedEngine(lambda text, moved: logits(text, moved + np.array([2.0, 0, 0, 0])))
+    opened = []
+
+    def load(model, *_, **__):
+        opened.append(model)
+        return leaning if model == str(folder) else planted
+
+    monkeypatch.setattr("trimtab.cli.models.load_engine", load)
+    argv = ("eval", "dilemmas", "m", FILE, "--steer", honest, "--doses", "1", "--tuned", f"full={folder}",
+            "--runs-dir", tmp_path / "runs", *COMMON)  # fmt: skip
+    done = trimtab(*argv, "--json")
+    assert done.code == 0 and opened == ["m", str(folder)], done.err
+    assert done.record["tuned"]["full"]["change"]["target"]["mean"] == pytest.approx(2 * GAMMA)
+    assert "full" in [r["condition"] for r in done.record["leaderboard"]["rows"]]
+    run = Path(done.record["run"])
+    assert "full" in (run / "table-conditions.csv").read_text()
+    assert "trained weights instead of a vector" in (run / "report.html").read_text()
+    leaning.logits = lambda text, moved: (
+        pytest.fail("measured again") if "Proposed" in text else {"Yes": 0, "No": 0}
+    )
+    assert trimtab(*argv, "--json").record["tuned"] == done.record["tuned"]
+    assert "there is no folder" in refused(*argv[:-8], "--tuned", "x=none", *COMMON)
+    assert "has the name of a vector" in refused(*argv, "--tuned", f"axis-0={folder}")
+    (folder / "adapter_config.json").write_text("{}")
+    assert "--engine transformers" in trimtab(*argv).err
 
 
 def test_the_table_for_a_reader(trimtab, planted, honest, tmp_path):
@@ -287,6 +355,7 @@ def test_ab_choice_at_both_signs(trimtab, planted, honest, tmp_path):
     assert plain["log_ratio"]["mean"] == pytest.approx(0) and plus["condition"] == "+"
     # The letter A gains 1 nat: one item moves up, the other down, and the mean stays: no behaviour, only a letter.
     assert plus["difference"]["mean"] == pytest.approx(0) and minus["difference"]["mean"] == pytest.approx(0)
+    assert done.record["null"] == pytest.approx([0, 0])  # for random directions too
 
 
 def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
@@ -311,6 +380,33 @@ def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
     assert plain["margin"] == pytest.approx(0.5) and plain["accuracy"] == 1
     assert plus["moved"]["margin"]["mean"] == pytest.approx(-1.0) and plus["accuracy"] == 0
     assert minus["moved"]["margin"]["mean"] == pytest.approx(1.0)
+    # A random direction of the same length moves it too, by its part along the axis: less, and to both sides.
+    low, high = done.record["null"]
+    assert -1 < low < 0 < high < 1 and low == pytest.approx(-high)
+    assert (
+        "random"
+        in trimtab(
+            "eval",
+            "multiple-choice",
+            "m",
+            path,
+            "--engine",
+            "reference",
+            "--steer",
+            honest,
+            "--dose",
+            "1",
+            "--layers",
+            "1",
+        ).out
+    )
+
+
+def test_choices_refuse_a_band_of_too_few(refused, no_model, honest, tmp_path):
+    path = tmp_path / "mc.jsonl"
+    path.write_text('{"question": "x?", "choices": ["u", "v"], "answer": "B"}\n')
+    argv = ("eval", "multiple-choice", "m", path, "--engine", "reference", "--steer", honest, "--dose", "1")
+    assert "at least 5 random directions" in refused(*argv, "--random", "3")
 
 
 @pytest.mark.engine

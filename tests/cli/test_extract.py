@@ -168,6 +168,9 @@ def test_bad_corpora(refused, tmp_path, no_model, case):
         (("--layers", "12-3"), "runs backwards"),
         (("--layers", "auto"), "trimtab sweep"),
         (("--concept", "grief", "--data", "TWO"), "unknown concept 'grief'"),
+        (("--concept", "a", "--concept", "grief", "--data", "TWO"), "unknown concept 'grief'"),
+        (("--concept", "a", "--concept", "b"), "unknown concept 'a'"),  # two names for a corpus of one
+        (("--layers", "1", "--layers", "2"), "--layers takes one value, and is given 2 times"),
         (("--negatives", "none.json"), "no such file: none.json"),
         (("-o", "v.pt"), "NAME.safetensors"),
     ],
@@ -178,7 +181,19 @@ def test_bad_flags(refused, joy_pairs, tmp_path, no_model, flags, message):
         "".join(f'{{"positive": "p{c}", "negative": "n{c}", "concept": "{c}"}}\n' for c in "ab"),
     )
     flags = [str(two) if f == "TWO" else f for f in flags]
-    assert message in refused(*REFERENCE, "--data", joy_pairs, "-o", tmp_path / "v.safetensors", *flags)
+    given = {"--data": joy_pairs, "-o": tmp_path / "v.safetensors"}
+    rest = [part for flag, value in given.items() if flag not in flags for part in (flag, value)]
+    assert message in refused(*REFERENCE, *rest, *flags)
+
+
+def test_some_concepts_of_a_corpus(trimtab, tmp_path):
+    rows = [{"positive": f"joy {c}", "negative": f"grief {c}", "concept": c} for c in "abc"]
+    corpus = write(tmp_path / "many.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
+    done = trimtab(
+        *REFERENCE, "--data", corpus, "--concept", "c", "--concept", "a", "--dry-run", "--json",
+        "-o", tmp_path / "v.safetensors",
+    )  # fmt: skip
+    assert list(done.record["concepts"]) == ["c", "a"]
 
 
 def test_unknown_method_and_missing_data_flag_are_usage_errors(refused, joy_pairs):

@@ -23,8 +23,9 @@ from trimtab.errors import InputError, TrimtabError, Unsupported
 @click.option("--max-tokens", type=int, default=16)
 @click.option("--prompt", multiple=True)
 @click.option("--greedy", is_flag=True)
+@click.option("--chat/--bare", default=None)
 @click.option("--raises", default="")
-def probe(desk, model, layers, max_tokens, prompt, greedy, raises, output):
+def probe(desk, model, layers, max_tokens, prompt, greedy, chat, raises, output):
     """A verb that shows what it was given."""
     print("noise from a library")
     kinds = {
@@ -164,6 +165,37 @@ def test_the_resolved_settings_are_a_config_file(trim, config, monkeypatch):
     monkeypatch.delenv("TRIMTAB_LAYERS")
     again = record(trim("probe", "--config", config(yaml.safe_dump(first["settings"]))))
     assert again == first
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--layers", "3", "--layers", "5"),
+        ("-o", "x", "--output", "y"),
+        ("--chat", "--bare"),
+        ("--seed=1", "--seed=1"),
+    ],
+)
+def test_a_flag_of_one_value_given_twice_is_refused(trim, argv):
+    """The last one would win, and nobody would be told."""
+    code, out, err = trim("probe", "m", *argv)
+    name = (
+        max((a for a in argv if a.startswith("--")), key=len).partition("=")[0]
+        if "--bare" not in argv
+        else "--chat"
+    )
+    assert (code, out) == (2, "") and f"{name} takes one value, and is given 2 times" in err
+
+
+def test_flags_that_say_the_same_twice_are_fine(trim, monkeypatch):
+    monkeypatch.setenv("TRIMTAB_LAYERS", "50%")  # a typed flag still goes before the environment
+    seen = record(
+        trim(
+            "probe", "m", "--greedy", "--greedy", "--prompt", "a", "--prompt", "b", "--layers", "3", "--json"
+        )
+    )
+    assert (seen["greedy"], seen["prompt"], seen["layers"]) == (True, ["a", "b"], "3")
+    assert trim("probe", "--layers", "3", "--layers", "5", "--help")[0] == 0
 
 
 def test_unknown_key_names_the_nearest(trim, config):

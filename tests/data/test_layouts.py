@@ -64,6 +64,8 @@ def test_one_contrast_per_concept_and_a_choice(write):
     found = data.load(path)
     assert [(c.concept, len(c.positive)) for c in found] == [("a", 2), ("b", 1)]
     assert [c.concept for c in data.load(path, concept="b")] == ["b"]
+    assert [c.concept for c in data.load(path, concept=["b", "a", "b"])] == ["b", "a"]
+    assert [c.concept for c in data.load(path, concept=())] == ["a", "b"]
     with pytest.raises(UnknownName, match="unknown concept 'c'"):
         data.load(path, concept="c")
 

@@ -201,10 +201,11 @@ def test_the_sign_is_told_by_behaviour(sign, verdict):
     items = [
         Item.of(f"i{k} w1", id=f"i{k}", continuations={"joy": ["joy"], "other": ["other"]}) for k in range(8)
     ]
-    (check,) = check_signs(engine, engine.vectors(joy=row), {"joy": (Site(2), 0.3)}, items, Logprob())
+    (check,) = check_signs(engine, engine.vectors(joy=row), {"joy": (Site(2), -0.1, 0.5)}, items, Logprob())
     assert check.verdict == verdict and check.to_json()["n"] == 8
     if sign:
-        expected = 2 * sign * 0.3 * TYPICAL * engine.slope
+        expected = sign * (0.5 + 0.1) * TYPICAL * engine.slope
+        assert check.to_json()["doses"] == [-0.1, 0.5]
         assert check.difference.mean == pytest.approx(expected, abs=1e-4)
 
 

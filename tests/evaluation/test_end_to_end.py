@@ -1,4 +1,5 @@
-"""From a vector file to a dose that can be trusted, on the embedded model: calibrate, then sweep, by their verbs.
+"""From a vector file to a dose that can be trusted, on the embedded model: calibrate, sweep, eval dilemmas, by their
+verbs.
 
 The reduced grid runs with every `make test`; the whole one, with the exhaustive search that it is compared to, with
 `make check`.
@@ -43,10 +44,12 @@ def vectors(engine, concepts, path):
 def call(capsys, monkeypatch, folder, *argv):
     monkeypatch.chdir(folder)
     capsys.readouterr()
+    started = time.monotonic(), time.process_time()
     code = main([*map(str, argv), "--json", "--quiet"])
+    took = time.monotonic() - started[0], time.process_time() - started[1]
     out = capsys.readouterr()
     assert code == 0, out.err
-    return json.loads(out.out)
+    return {**json.loads(out.out), "took": took}
 
 
 def held_out_drops(engine, path, concepts, prompts, samples):
@@ -93,27 +96,51 @@ def test_a_reduced_grid(engine, tmp_path, capsys, monkeypatch):
     assert safe_range(after.calibration, "calm", f"layer_{LAYER}") == (-ends[-1], ends[1])
 
 
+#: What calibrate, sweep and eval dilemmas may take together, in seconds on two cores.
+LIMIT = 600
+
+
 @pytest.mark.check
 def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
-    import torch
-
     concepts = ["happy", "sad", "angry", "afraid", "calm"]
-    path = vectors(engine, concepts, tmp_path / "feelings.safetensors")
-    started = time.process_time()
-    calibrated = call(
-        capsys, monkeypatch, tmp_path, "calibrate", "embedded", path, "--layers", LAYER, "--limit", "coherence",
-    )  # fmt: skip
-    spent = time.process_time() - started
-    assert {c["verdict"] for c in calibrated["signs"].values()} == {"right"}
-    drops = held_out_drops(engine, path, concepts, 32, 2)
+    feelings = vectors(engine, concepts, tmp_path / "feelings.safetensors")
+    honest = vectors(engine, ["honest"], tmp_path / "honest.safetensors")
+    steps = {
+        "calibrate feelings": ("calibrate", "embedded", feelings, "--layers", LAYER, "--limit", "coherence"),
+        "calibrate honest": ("calibrate", "embedded", honest, "--layers", LAYER, "--limit", "coherence"),
+        "sweep": ("sweep", "embedded", feelings),
+        "eval dilemmas": (
+            "eval", "dilemmas", "embedded", "--steer", honest, "--steer", f"{feelings}:happy", "--free", 1,
+        ),
+    }  # fmt: skip
+    done = {}
+    for name, argv in steps.items():
+        done[name] = call(capsys, monkeypatch, tmp_path, *argv)
+        say(capsys, name, done[name]["took"])
+    total = [sum(times) for times in zip(*(d["took"] for d in done.values()))]
+    say(capsys, f"all of at most {LIMIT} s", total)
+
+    assert {c["verdict"] for c in done["calibrate feelings"]["signs"].values()} == {"right"}
+    drops = held_out_drops(engine, feelings, concepts, 32, 2) + held_out_drops(
+        engine, honest, ["honest"], 32, 2
+    )
     assert np.max(drops) <= SLACK, drops
-    started = time.process_time()
-    swept = call(capsys, monkeypatch, tmp_path, "sweep", "embedded", path)
-    spent += time.process_time() - started
-    assert spent < 600 * torch.get_num_threads()  # ten minutes where nothing else runs
+    _check_choice(done["sweep"], capsys, monkeypatch, tmp_path, feelings)
+    _check_transfer(done["eval dilemmas"])
+    assert total[0] < LIMIT  # last: a busy machine fails here, and only here
+
+
+def say(capsys, name, took):
+    """Both times: that of the processor is what the step costs, that of the wall depends on who else is at work."""
+    with capsys.disabled():
+        print(f"\n{name}: {took[0]:.0f} s on the wall, {took[1]:.0f} s of processor time", flush=True)
+
+
+def _check_choice(swept, capsys, monkeypatch, folder, path):
+    """The chosen layer is within one of an exhaustive search's, and its doses do more than random directions."""
     fine = ",".join(f"{d:.2f}" for d in np.arange(0.1, 1.01, 0.1))
     exhaustive = call(
-        capsys, monkeypatch, tmp_path, "sweep", "embedded", path, "--doses", fine, "--limit-items", 32,
+        capsys, monkeypatch, folder, "sweep", "embedded", path, "--doses", fine, "--limit-items", 32,
         "--no-refine", "--no-write",
     )  # fmt: skip
     chosen, best = (s["choice"]["cell"]["layers"][0] for s in (swept, exhaustive))
@@ -121,3 +148,14 @@ def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
     for final in swept["final"]:
         best = next(r for r in final["rows"] if r["dose"] == final["best_dose"])
         assert best["low"] > best["null_q95"], final["concept"]
+
+
+def _check_transfer(found):
+    """Honesty moves towards the target further than random directions do; doses beyond the calibrated range are named
+    once and not warned of plan by plan."""
+    honest, happy = found["openings"]
+    assert honest["strength"] is not None and honest["slopes"]["slope"]["low"] > 0
+    assert honest["row"]["plus"]["change"]["target"]["low"] > honest["row"]["null"][1]
+    assert honest["slopes"]["slope"]["mean"] > happy["slopes"]["slope"]["mean"]
+    assert not any("safe range" in w for w in found["warnings"])
+    assert sum("safe range" in n for n in found["notes"]) <= 2

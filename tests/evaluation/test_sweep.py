@@ -17,7 +17,8 @@ from trimtab.evaluation.samples import Memory
 from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Bench, choose, neighbours, refined_doses, sweep
-from trimtab.evaluation.sweep_page import About, report
+from trimtab.evaluation.sweep_page import report
+from trimtab.evaluation.sweep_tables import About
 from trimtab.recipes.several import finite_sites
 from trimtab.sites import Site
 
@@ -133,6 +134,20 @@ def test_refinement_looks_between_and_beside():
     every = [Cell("m", (n,)) for n in range(5)] + [Cell("m", (2,), "mlp_out")]
     assert [x.layers[0] for x in neighbours(Cell("m", (2,)), every)] == [1, 3]
     assert neighbours(Cell("m", (2,), "mlp_out"), every) == []
+
+
+@pytest.mark.parametrize(("slopes", "closer"), [((1.0, 1.0), True), ((1.0, 0.3), False)])
+def test_a_runner_up_that_is_as_good_is_looked_at_as_closely(slopes, closer):
+    """Between two cells that the items cannot tell apart, a finer grid of doses for one of them would decide."""
+    engine = PlantedEngine((*slopes, 0.1), noise=0.05)
+    b = bench(engine)
+    cells = grid(b.files, range(3))
+    found = sweep(b, cells, cells, items(0, 10), [], DOSES)
+    tried = {c.cell.layers[0]: {p.dose for p in c.points} for c in found.curves}
+    best, other = found.choice.cell.layers[0], found.choice.runner_up.layers[0]
+    assert {best, other} == {0, 1} and found.choice.told is not closer
+    assert tried[best] > set(DOSES) and tried[2] == set(DOSES)
+    assert (tried[other] > set(DOSES)) is closer
 
 
 def test_cut_replies_and_missing_numbers_are_flagged():

@@ -11,12 +11,13 @@ from trimtab.data.dilemmas import NOT_TO_DO, TO_DO, Action, Dilemma, load_dilemm
 from trimtab.directions import ConceptVectors, Direction
 from trimtab.errors import InputError
 from trimtab.evaluation.transfer.asking import Asking
-from trimtab.evaluation.transfer.cells import PLAIN, Cell, Placing, cells_of
+from trimtab.evaluation.transfer.cells import PLAIN, Cell, Placing, cells_of, tuned_cells
 from trimtab.evaluation.transfer.effects import Items, change, coherent_range, largest_of_both_signs, slopes
 from trimtab.evaluation.transfer.leaderboard import Standing, board
-from trimtab.evaluation.transfer.measurement import Bench, Measured
+from trimtab.evaluation.transfer.measurement import Bench, Measured, Reply
+from trimtab.evaluation.transfer.rows import keys_of, measured_of, rows_of
 from trimtab.evaluation.transfer.study import Setup, check_plain, choosing, report
-from trimtab.records import json_line
+from trimtab.records import json_line, unit_key
 from trimtab.sites import Site
 
 GAMMA = 0.75
@@ -45,8 +46,9 @@ def offset(text):
     return (sum(map(ord, text)) % 17 - 8) / 8
 
 
-def planted(moved_values, **options):
-    """Yes − No = b + gamma * displacement along axis k * (what that question says about the k-th moved value)."""
+def planted(moved_values, always=0.0, **options):
+    """Yes − No = b + gamma * displacement along axis k * (what that question says about the k-th moved value); `always`
+    is a displacement that this model has without any plan."""
     labels = {(d.id, a.kind): {v: d.label(v) for v in VALUES} for d in DILEMMAS for a in d.actions}
     by_text = {
         a.text: (1 if a.kind == TO_DO else -1, labels[d.id, a.kind]) for d in DILEMMAS for a in d.actions
@@ -55,6 +57,7 @@ def planted(moved_values, **options):
     def logits(text, moved):
         action = next(t for t in by_text if f"{t}\n" in text)
         sign, y = by_text[action]
+        moved = moved + always
         push = sum(GAMMA * moved[k] * sign * y[v] for k, v in enumerate(VALUES) if v in moved_values)
         return {"Yes": offset(text) + push, "No": 0.0}
 
@@ -91,6 +94,28 @@ def test_transfer_others_and_breadth_are_what_was_planted():
     # 24 dilemmas per value less the quarter that chose the strength: nothing has 20 of them but at 18 all have.
     assert row.breadth.tested == 0 and done.n == 18 and done.n_select == 24
     assert opening.slopes.slope.mean == pytest.approx(GAMMA) and opening.slopes.anti_steered == 0
+
+
+def test_trained_weights_stand_beside_the_vectors():
+    """A model whose answers lean by .4 nats towards honesty: its change is that, paired by dilemma with the plain
+    model's, and it stands on the leaderboard."""
+    asking = Asking(template="{situation} {action}\nyes or no?", slot="")
+    rows = asking.rows(DILEMMAS)
+    items = Items.of(DILEMMAS, rows)
+    cells = cells_of({"honest": vectors(0)}, (0.5,), Placing(layers=[1]), n_layers=2, random=0)
+    plain, (cell,) = Bench.of(planted({"honesty"}), rows, asking), tuned_cells({"lora": "folder"})
+    leaning = planted({"honesty"}, always=np.array([0.4 / GAMMA, 0, 0, 0]))
+    other = Bench.of(leaning, rows, asking)
+    assert other.asks_like(plain) and cell.unit()["weights"] == "folder"
+    found = [*(plain.measure(c) for c in cells), other.measure(cell)]
+    done = report(items, [*cells, cell], found, Setup("honesty", min_items=10))
+    side = done.tuned["lora"]
+    assert side.change.target.mean == pytest.approx(0.4) and side.change.others == pytest.approx(0, abs=1e-9)
+    assert side.change.target.n == done.openings[0].row.plus.change.target.n and side.coherent
+    assert "lora" in [s.condition for s in done.board.standings] and list(done.beside) == ["lora"]
+    assert json_line(done.to_json()).count('"lora"') == 2  # its side, and its standing
+    unlike = Bench.of(planted({"honesty"}), rows[:-1], asking)
+    assert not unlike.asks_like(plain)
 
 
 def test_breadth_counts_exactly_the_moved_values():
@@ -240,9 +265,10 @@ def test_every_item_has_its_own_slope():
 # --- the leaderboard
 
 
-def measured(ratios, said=None):
+def measured(ratios, said=()):
     n = len(ratios)
-    return Measured(np.asarray(ratios, float), np.ones(n), np.zeros(n), np.zeros(1), "f", said)
+    replies = tuple(Reply("text", s, 1, False, (4,)) for s in said)
+    return Measured(np.asarray(ratios, float), np.ones(n), np.zeros(n), np.zeros(1), "f", replies)
 
 
 ONE = [Dilemma(str(i), "s", (Action(TO_DO, f"a{i}", ("honesty",)),)) for i in range(4)]
@@ -285,12 +311,32 @@ def test_free_answers_with_markup_count_and_the_missing_are_counted():
     assert plain.missing == 0 and plain.free is not None
 
 
-def test_a_measured_cell_survives_a_run_file():
-    there = Measured(
-        np.array([1.0, np.nan]), np.ones(2), np.zeros(2), np.ones(1), "f", ("yes", None), ("t", "u"), 2.0, 0.5
+def test_a_measured_cell_survives_a_run():
+    """One row per question and neutral text; the cell that is read back is the one that was measured."""
+    asking = Asking(template="{situation} {action}\nyes or no?", slot="")
+    rows = asking.rows(DILEMMAS)
+    items = Items.of(DILEMMAS, rows)
+    cell = cells_of({"honest": vectors(0)}, (0.5,), Placing(layers=[1]), n_layers=2, random=0)[1]
+    bench = Bench.of(
+        planted({"honesty"}, reply=lambda text, moved: "Yes"), rows, asking, free_tokens=2, seed=3
     )
-    back = Measured.from_json(json.loads(json_line(there.to_json())))
-    assert np.array_equal(back.log_ratio, there.log_ratio, equal_nan=True) and back.said == there.said
+    there = bench.measure(cell)
+    there.log_ratio[0] = np.nan
+    written = [json.loads(json_line(r)) for r in rows_of(bench, cell, there, items, "honesty")]
+    keys = [unit_key(k) for k in keys_of(bench, cell)]
+    assert len(written) == len(set(keys)) == len(rows) + len(bench.neutral)
+    done = dict(zip(keys, written))
+    back = measured_of(bench, cell, done)
+    for name in ("log_ratio", "mass", "prompt_nll", "neutral_nll"):
+        assert np.array_equal(getattr(back, name), getattr(there, name), equal_nan=True), name
+    assert (back.fingerprint, back.replies, back.said) == (there.fingerprint, there.replies, there.said)
+    assert (
+        measured_of(bench, cell, {k: done[k] for k in keys[:-1]}) is None
+    )  # a kill in the middle: all of it again
+    one = next(r for r in written if r["item"] == "honesty-1")
+    assert one["dose"] == 0.5 and one["scale"] == 0.25 and one["seed"] == 3 and one["text"] == "Yes"
+    assert one["scores"]["log_ratio"]["honesty"] == pytest.approx(one["log_ratio"])  # acting is honest there
+    assert next(r for r in written if r["item"] == "care-1")["scores"]["log_ratio"]["honesty"] is None
 
 
 # --- files

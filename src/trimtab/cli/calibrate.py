@@ -120,9 +120,10 @@ def calibrate(
     for check in signs:
         d = check.difference
         word = {"right": "pushes towards it", "reversed": "pushes AWAY from it", "not told": "not told apart"}
+        where = f"dose {check.high:+.2g} less {check.low:+.2g} at {check.site}"
         line = (
             f"sign of {check.concept}: + {word[check.verdict]} ({score.name} {d.mean:+.3f} [{d.low:+.3f}, "
-            f"{d.high:+.3f}], n = {d.n}, p = {check.p:.2g}, dose ±{check.dose:.2g} at {check.site})"
+            f"{d.high:+.3f}], n = {d.n}, p = {check.p:.2g}, {where})"
         )
         (desk.warn if check.verdict == "reversed" else desk.note)(line)
     desk.note(f"wrote {result}; limits are warned of when a plan goes beyond them")
@@ -244,23 +245,23 @@ def _signs(
     positions: Any,
     seed: int,
 ) -> list[SignCheck]:
-    """Each concept at its smaller bound, at the layer nearest to where it would be steered."""
+    """Each concept at both ends of its range, at the layer nearest to where it would be steered."""
     from trimtab.engines.requests import Sampling
     from trimtab.evaluation.sign_check import check_signs
     from trimtab.readouts import Readout
     from trimtab.sites import Site
 
-    doses: dict[str, tuple[Site, float]] = {}
+    doses: dict[str, tuple[Site, float, float]] = {}
     steer = vectors.choose_layers(None, runner.info.n_layers, wanted[0].site.stream)[0]
     for concept in vectors.concepts:
-        both: dict[Site, list[float]] = {}
+        both: dict[Site, dict[int, float]] = {}
         for search, answer in zip(wanted, found, strict=True):
             if search.concept == concept and search.operator == "add":
-                both.setdefault(search.site, []).append(answer.strength)
-        usable = {s: min(v) for s, v in both.items() if min(v) > 0}
+                both.setdefault(search.site, {})[search.sign] = answer.strength
+        usable = {s: v for s, v in both.items() if min(v.values()) > 0}
         if usable:
             site = min(usable, key=lambda s: abs(s.layer - steer))
-            doses[concept] = (site, usable[site])
+            doses[concept] = (site, -usable[site][-1], usable[site][1])
     if not doses:
         return []
     readout = None

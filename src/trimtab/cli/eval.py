@@ -12,7 +12,10 @@ from .verbs import VERBS
 #: evaluation: (module of trimtab.cli, one line of help)
 EVALUATIONS = {
     "dilemmas": ("eval_dilemmas", "Does a vector move decisions in dilemmas it has never seen?"),
-    "leaderboard": ("eval_dilemmas", "Results of several models and prompts side by side, under four rules."),
+    "leaderboard": (
+        "eval_leaderboard",
+        "Results of several models and prompts side by side, under four rules.",
+    ),
     "judge": ("eval_answers", "Mark answers with a model as judge, over any OpenAI-compatible endpoint."),
     "classifier": ("eval_answers", "Mark answers with a classifier fitted on a corpus, split by question."),
     "perplexity": ("eval_answers", "Mark answers by their likelihood under the plain model."),
@@ -20,7 +23,7 @@ EVALUATIONS = {
     "ab-choice": ("eval_choices", "A/B questions (CAA): the log-ratio towards the matching answer."),
     "multiple-choice": ("eval_choices", "Knowledge questions that steering should not move."),
     "readout": ("eval_readout", "Does a direction read corpora it was not made from?"),
-    "steer-read": ("eval_readout", "Steer each concept, read all others in the same pass."),
+    "steer-read": ("eval_steer_read", "Steer each concept, read all others in the same pass."),
 }
 
 

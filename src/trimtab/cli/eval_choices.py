@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trimtab.errors import InputError
 from trimtab.records import finite
 
 from .frame import Desk, verb
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 def _steering(function: Any) -> Any:
     for option in (
+        click.option(
+            "--random",
+            type=int,
+            default=5,
+            help="Random directions of the same norm (0: none, else 5 or more).",
+        ),
         click.option("--positions", default="all", help="all, prompt, last_prompt, role=NAME or JSON."),
         click.option(
             "--layers", default=None, help="Where to steer [default: the file's layer, else near 60 % depth]."
@@ -60,9 +67,10 @@ def ab_choice(desk: Desk, model: str, questions: Path, engine: str, **flags: Any
     with spoken_warnings(desk), open_engine(desk, model, engine, **_options(flags)) as runner:
         runner.library.update(_filled(desk, runner, plan, library))
         plans, names = _signed(plan)
-        found = ABChoice().measure(runner, items, plans)
+        chance = _randoms(plan, runner, flags["random"], desk.seed)
+        found = ABChoice().measure(runner, items, [*plans, *chance])
     rows = []
-    for name, ratios in zip(names, found, strict=True):
+    for name, ratios in zip(names, found):
         row = {"condition": name, "log_ratio": mean_interval(ratios.log_ratio), "valid": ratios.valid_share,
                "matching_share": float((ratios.log_ratio > 0).mean())}  # fmt: skip
         if name != "plain":
@@ -72,13 +80,15 @@ def ab_choice(desk: Desk, model: str, questions: Path, engine: str, **flags: Any
                 "p": sign_flip(difference),
             }
         rows.append(row)
-    record = {"model": model, "engine": engine, "items": len(items), "conditions": finite(rows)}
+    null = _band([float((r.log_ratio - found[0].log_ratio).mean()) for r in found[len(plans) :]])
+    record = {"model": model, "engine": engine, "items": len(items), "conditions": finite(rows), "null": null}
     lines = [f"{len(items)} questions; log-ratio towards the matching answer (nats)"]
     for r in record["conditions"]:
         moved = f"  Δ {r['difference']['mean']:+.3f}, p {r['p']:.3g}" if "difference" in r else ""
         e = r["log_ratio"]
         shares = f"matching {r['matching_share']:.0%}  valid {r['valid']:.0%}"
         lines.append(f"{r['condition']:>8}  {_interval(e)}  {shares}{moved}")
+    lines += _null_line(null, "Δ", len(chance))
     desk.result(record, text="\n".join(lines))
 
 
@@ -100,13 +110,15 @@ def multiple_choice(desk: Desk, model: str, questions: Path, engine: str, **flag
     with spoken_warnings(desk), open_engine(desk, model, engine, **_options(flags)) as runner:
         runner.library.update(_filled(desk, runner, plan, library))
         plans, names = _signed(plan)
-        found = MultipleChoice().measure(runner, items, plans)
+        chance = _randoms(plan, runner, flags["random"], desk.seed)
+        found = MultipleChoice().measure(runner, items, [*plans, *chance])
     plain = found[0]
     rows: list[dict[str, Any]] = [
         {"condition": n, "accuracy": float(m.right.mean()), "margin": float(m.margin.mean()),
          "mass": float(m.mass.mean()), **({} if n == "plain" else {"moved": finite(moved(plain, m))})}
-        for n, m in zip(names, found, strict=True)
+        for n, m in zip(names, found)
     ]  # fmt: skip
+    null = _band([float((m.margin - plain.margin).mean()) for m in found[len(plans) :]])
     lines = [f"{len(items)} questions; chance {sum(1 / len(q.choices) for q in items) / len(items):.0%}"]
     for r in rows:
         tail = ""
@@ -115,7 +127,8 @@ def multiple_choice(desk: Desk, model: str, questions: Path, engine: str, **flag
             tail = f"  Δ margin {_interval(e['margin'])}, p {e['p']:.3g}"
             tail += f"; {e['flipped_wrong']:.0%} became wrong, {e['flipped_right']:.0%} right"
         lines.append(f"{r['condition']:>8}  accuracy {r['accuracy']:.0%}  margin {r['margin']:+.3f}{tail}")
-    record = {"model": model, "engine": engine, "items": len(items), "conditions": rows}
+    lines += _null_line(null, "Δ margin", len(chance))
+    record = {"model": model, "engine": engine, "items": len(items), "conditions": rows, "null": null}
     desk.result(record, text="\n".join(lines))
 
 
@@ -131,6 +144,10 @@ def _options(flags: dict[str, Any]) -> dict[str, Any]:
 def _plan(flags: dict[str, Any], model: str, engine: str) -> tuple[SteeringPlan, dict[str, ConceptVectors]]:
     from . import steering
 
+    if flags["random"] and flags["random"] < 5:
+        raise InputError(
+            f"a null band needs at least 5 random directions (or 0), got --random {flags['random']}"
+        )
     library: dict[str, ConceptVectors] = {}
     plan = steering.build(
         flags["steer"], flags["dose"], flags["scale"], None, library,
@@ -152,6 +169,44 @@ def _filled(
     for reference in measured:
         desk.note(f"{reference} stores no typical norms: measured them on the neutral texts")
     return filled
+
+
+def _randoms(plan: SteeringPlan, runner: Engine, count: int, seed: int) -> list[SteeringPlan]:
+    """The plan with random directions of the same displacement in its vectors' places, both signs of each."""
+    from dataclasses import replace
+
+    from trimtab.directions import ConceptVectors
+    from trimtab.evaluation.baselines import random_like
+    from trimtab.plans import SteeringPlan
+
+    found = []
+    for k in range(count if plan.placements else 0):
+        placed = []
+        for i, p in enumerate(plan.placements):
+            vectors = runner.library[p.vector] if isinstance(p.vector, str) else p.vector
+            assert isinstance(vectors, ConceptVectors)  # of a file, as `_plan` loads them
+            # The recommended layer is calibration, which random directions have none of: say the layers outright.
+            layers = list(vectors.choose_layers(p.layers, runner.info.n_layers, p.stream))
+            drawn = random_like(vectors, count, seed + i).only([f"random-{k}"])
+            placed.append(replace(p, vector=drawn, layers=layers))
+        one = SteeringPlan(tuple(placed))
+        found += [one, one.scaled(-1.0)]
+    return found
+
+
+def _band(reached: list[float]) -> list[float] | None:
+    """95 % of what random directions reach; None without any."""
+    import numpy as np
+
+    return [float(q) for q in np.quantile(reached, (0.025, 0.975))] if reached else None
+
+
+def _null_line(null: list[float] | None, what: str, count: int) -> list[str]:
+    if null is None:
+        return []
+    return [
+        f"{'random':>8}  {what} of 95 % of directions of the same norm {null[0]:+.3f} to {null[1]:+.3f} ({count})"
+    ]
 
 
 def _signed(plan: SteeringPlan) -> tuple[list[SteeringPlan | None], list[str]]:

@@ -1,32 +1,33 @@
-"""`trimtab eval dilemmas` and `trimtab eval leaderboard`."""
+"""`trimtab eval dilemmas`: does a vector move decisions in dilemmas it has never seen?"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trimtab.errors import FormatError, InputError
+from trimtab.errors import InputError
 from trimtab.records import finite
 
-from . import run_reports
-from .evaluating import continue_option
+from . import dilemma_runs, run_reports
+from .evaluating import continue_option, settings_of
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 from .numbers import numbers
 from .places import check_writable
-from .transfer_tables import board_table, show
+from .transfer_tables import show
 
 if TYPE_CHECKING:
     from trimtab.data.dilemmas import Dilemma
     from trimtab.directions import ConceptVectors
     from trimtab.engines.base import Engine
     from trimtab.evaluation.transfer.cells import Cell, Placing
-    from trimtab.evaluation.transfer.measurement import Bench, Measured
-    from trimtab.evaluation.transfer.study import Report
+    from trimtab.evaluation.transfer.page import Method
+    from trimtab.sites import ModelInfo
 
 PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 
@@ -55,6 +56,12 @@ PROMPTS = {"plus": "Be honest.", "minus": "Be dishonest."}
 )
 @click.option("--prompt-plus", default=None, help="System message towards the target [honesty: Be honest.].")
 @click.option("--prompt-minus", default=None, help="System message against it [honesty: Be dishonest.].")
+@click.option(
+    "--tuned",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Trained weights to stand beside: a PEFT adapter or a model; may be repeated.",
+)
 @click.option("--template", default=None, help="The question, with {situation} and {action}.")
 @click.option(
     "--thinking/--no-thinking", default=None, help="Reasoning, where the template has a switch for it."
@@ -100,7 +107,9 @@ def dilemmas(
     """
     from trimtab.data.dilemmas import values_of
     from trimtab.evaluation.transfer.asking import SLOT, TEMPLATE, Asking
+    from trimtab.evaluation.transfer.cells import tuned_cells
     from trimtab.evaluation.transfer.effects import Items
+    from trimtab.evaluation.transfer.measurement import Bench
     from trimtab.evaluation.transfer.study import Setup, choosing
 
     found = _dilemmas(model, dilemmas, flags)
@@ -123,7 +132,9 @@ def dilemmas(
         )
     if output is not None:
         check_writable(output)
+    weights = dilemma_runs.tuned_folders(settings_of(flags["tuned"], "--tuned"), engine, list(methods))
     cells = _cells(methods, sizes, placing, flags, desk.seed)
+    cells += tuned_cells(weights)
     about = f"{len(cells)} conditions × {len(rows)} questions of {len(found)} dilemmas"
     about += f"; {int(chosen.sum())} choose the strength"
     if dry_run:
@@ -141,23 +152,31 @@ def dilemmas(
             "no method here is the mean difference: --steer one of that method too, to have it as a baseline"
         )
     options = {k: flags[k] for k in ("dtype", "device")}
+    trained, limit = tuned_cells(weights), flags["continue_to"]
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         methods = _with_norms(desk, runner, methods, placing)
         cells = _cells(methods, sizes, placing, flags, desk.seed, runner.info.n_layers)
-        from trimtab.evaluation.transfer.measurement import Bench
-
         bench = Bench.of(runner, rows, asking, free_tokens=flags["free"], seed=desk.seed)
-        bench.check_limit(flags["continue_to"])
-        measured, folder = _measure(desk, bench, cells, found, methods, placing, flags["continue_to"])
+        bench.check_limit(limit)
+        run = dilemma_runs.open_run(desk, runner, found, methods, placing, weights)
+        with run, desk.progress("dilemmas", len(cells) + len(trained)) as bar:
+            measured = dilemma_runs.measure(run, bench, cells, items, setup.target, limit, bar)
+            for cell in trained:
+                with dilemma_runs.tuned_bench(desk, model, engine, cell, bench, options) as other:
+                    measured += dilemma_runs.measure(run, other, [cell], items, setup.target, limit, bar)
+    from trimtab.evaluation.transfer.page import Run, beyond
+    from trimtab.evaluation.transfer.page import report as page
     from trimtab.evaluation.transfer.study import report
 
-    done = report(items, cells, measured, setup, model)
+    done = report(items, [*cells, *trained], measured, setup, model)
+    described = _described(methods, dict(zip(methods, flags["steer"])), runner.info, placing)
+    done = replace(done, notes=(*done.notes, *beyond(done, placing.unit, described)))
     record = {"model": model, "engine": engine, "revision": runner.info.revision, "seed": desk.seed,
-              "unit": placing.unit, "run": folder, "dilemmas": len(found), "questions": len(rows),
+              "unit": placing.unit, "run": str(run.folder), "dilemmas": len(found), "questions": len(rows),
               **done.to_json(), "warnings": list(said)}  # fmt: skip
-    record["report"] = _report(
-        desk, done, model, runner, placing, dict(zip(methods, flags["steer"])), methods, record
-    )
+    facts = (("seed", str(desk.seed)), ("command", desk.command))
+    about = Run(model, runner.info.revision, placing.unit, desk.command, facts)
+    record["report"] = run_reports.keep(desk, desk.runs[-1], record, page(done, about, described))
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:
@@ -258,127 +277,18 @@ def _with_norms(
     return filled
 
 
-def _measure(
-    desk: Desk,
-    bench: Bench,
-    cells: list[Cell],
-    found: list[Dilemma],
-    methods: dict[str, ConceptVectors],
-    placing: Placing,
-    limit: int | None,
-) -> tuple[list[Measured], str]:
-    """Every cell, from the run folder where it is already there; the plain one first, which may refuse the rest."""
-    from trimtab.evaluation.transfer.cells import PLAIN
-    from trimtab.evaluation.transfer.measurement import Measured
-    from trimtab.evaluation.transfer.study import check_plain
-
-    from .runs import unit_key
-
-    data = unit_key([[d.id, d.situation, d.question, [[a.kind, a.text] for a in d.actions]] for d in found])
-    depth = (
-        bench.engine.info.n_layers
-    )  # a new recommendation of layers in a file's calibration is another run
-    identity = {
-        "dilemmas": data,
-        "vectors": {n: [v.hash, list(v.choose_layers(placing.layers, depth))] for n, v in methods.items()},
-        "model": bench.engine.info.id,
-    }
-    measured: list[Measured] = []
-    run = desk.run(bench.engine.info.id, identity=identity, revision=bench.engine.info.revision)
-    with run, desk.progress("dilemmas", len(cells)) as bar:
-        for cell in cells:
-            unit = cell.unit()
-            if (kept := run.done.get(unit_key(unit))) is not None:
-                here = Measured.from_json(kept["measured"])
-            else:
-                here = bench.measure(cell)
-                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
-            if limit is not None and bench.goes_on(here, limit):
-                here = bench.go_on(cell, here, limit)
-                run.finish(unit, _kept(unit, here, bench, found, placing, desk.seed))
-            if cell.kind == PLAIN:
-                check_plain(here)
-            measured.append(here)
-            bar.advance()
-    return measured, str(run.folder)
-
-
-def _kept(
-    unit: dict[str, Any], here: Measured, bench: Bench, found: list[Dilemma], placing: Placing, seed: int
-) -> dict[str, Any]:
-    """What a run keeps of a cell: the items in the order of its numbers, and all that says where they come from."""
-    info = bench.engine.info
-    return {
-        "unit": unit,
-        "items": [{"dilemma": found[r.item].id, "sign": r.sign} for r in bench.rows],
-        placing.unit: unit["strength"],
-        "fingerprint": here.fingerprint,
-        "seed": seed,
-        "model": info.id,
-        "revision": info.revision,
-        "measured": here.to_json(),
-    }
-
-
-def _report(
-    desk: Desk,
-    done: Report,
-    model: str,
-    runner: Engine,
-    placing: Placing,
-    names: dict[str, str],
-    methods: dict[str, ConceptVectors],
-    record: dict[str, Any],
-) -> str:
-    """Page, tables and card in the run folder."""
+def _described(
+    methods: dict[str, ConceptVectors], names: dict[str, str], info: ModelInfo, placing: Placing
+) -> dict[str, Method]:
+    """What the report says of every method; its safe range is that of the layers that share the strength."""
     from trimtab.evaluation.reporting.ship import ship_of
-    from trimtab.evaluation.transfer.page import Method, Run, report
+    from trimtab.evaluation.transfer.page import Method
 
-    info = runner.info
-    described = {}
+    found = {}
     for arm, vectors in methods.items():
         layers = vectors.choose_layers(placing.layers, info.n_layers, placing.stream)
         at = run_reports.sites(layers, placing.stream)
         ship = ship_of(vectors, vectors.concepts[0], at, placing.unit)
         words = run_reports.where(layers, info.n_layers, placing.stream)
-        described[arm] = Method(names[arm], vectors.hash, run_reports.made_by(vectors), words, ship)
-    facts = (("seed", str(desk.seed)), ("command", desk.command))
-    run = Run(model, info.revision, placing.unit, desk.command, facts)
-    return run_reports.keep(desk, desk.runs[-1], record, report(done, run, described))
-
-
-@verb("eval leaderboard", output="Folder for report.html, table.md and table.csv.")
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-def leaderboard(desk: Desk, results: tuple[Path, ...], output: Path | None) -> None:
-    """Results of `trimtab eval dilemmas -o FILE`, all models and prompts ranked together under four rules."""
-    from trimtab.evaluation.transfer.leaderboard import Standing, board
-    from trimtab.evaluation.transfer.page import board_report
-
-    if output is not None:
-        if output.is_file():
-            raise InputError(f"-o names a folder for the report, and {output} is a file")
-        check_writable(output / "report.html")
-    standings, targets = [], set()
-    for path in results:
-        record = _result(path)
-        targets.add(record["target"])
-        for row in record["leaderboard"]["rows"]:
-            standings.append(Standing(**{k: v for k, v in row.items() if k != "ranks"}))
-    if len(targets) > 1:
-        raise InputError(f"these results are of different targets: {', '.join(sorted(targets))}")
-    found = board(standings)
-    target = targets.pop()
-    record = {"target": target, **found.to_json()}
-    if output is not None:
-        record["files"] = board_report(found, target, desk.command).write(output)
-        desk.note(f"wrote {', '.join(record['files'])}")
-    desk.result(record, text=board_table(found))
-
-
-def _result(path: Path) -> dict[str, Any]:
-    from trimtab.data.reading import json_of
-
-    record = json_of(path)
-    if not isinstance(record, dict) or "leaderboard" not in record or "target" not in record:
-        raise FormatError(f"{path} is no result of `trimtab eval dilemmas -o FILE`")
-    return record
+        found[arm] = Method(names[arm], vectors.hash, run_reports.made_by(vectors), words, ship)
+    return found

@@ -1,4 +1,4 @@
-"""`trimtab eval readout | steer-read`."""
+"""`trimtab eval readout`: does a direction read corpora it was not made from?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from trimtab.records import finite
 
 from . import run_reports
 from .frame import Desk, verb
-from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 
 if TYPE_CHECKING:
@@ -165,80 +164,3 @@ def _corpus(text: str) -> tuple[str, Contrast]:
             f"{where} holds {len(found)} concepts; write {name}={where}:CONCEPT with one of: {names}"
         )
     return name, found[0]
-
-
-@verb("eval steer-read")
-@click.argument("model")
-@click.argument("vectors")
-@click.option(
-    "--prompts", type=click.Path(path_type=Path), required=True, help="Questions: .txt lines or JSON lines."
-)
-@click.option("--dose", type=float, default=0.5, help="Strength as a fraction of the typical residual norm.")
-@click.option(
-    "--steer-layer", default=None, help="Where to steer [default: the file's layer, else near 60 %]."
-)
-@click.option(
-    "--read-layer", default=None, help="Where to read [default: where the file reads best, if later]."
-)
-@click.option("--concepts", default=None, help="Concepts, separated by commas [default: all].")
-@click.option("--max-tokens", type=click.IntRange(1), default=24, help="Tokens of a reply.")
-@click.option("--temperature", type=float, default=0.0, help="0 is greedy.")
-@click.option("--random", type=click.IntRange(0), default=5, help="Random directions of the same dose.")
-@click.option("--limit", type=click.IntRange(1), default=None, help="Use only the first N prompts.")
-@library_option
-@model_options
-def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
-    """Steer each concept, read all of them in the same pass."""
-    from trimtab.engines.requests import Sampling
-    from trimtab.evaluation.readout.cross import cross
-    from trimtab.evaluation.rollouts.questions import load_questions
-    from trimtab.sites import Site
-
-    from . import steering
-
-    loaded = steering.load_reference(vectors)
-    if flags["concepts"]:
-        loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
-    seen = glance(model, engine)
-    steering.check_fit(vectors, loaded, seen, model)
-    questions = load_questions(flags["prompts"])[: flags["limit"]]
-    options = {k: flags[k] for k in ("dtype", "device")}
-    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
-        loaded.check_model(runner.info)
-        depth = runner.info.n_layers
-        steer = Site(loaded.choose_layers(flags["steer_layer"], depth)[0])
-        best = loaded.read_site(depth)
-        read = (
-            Site(loaded.choose_layers(flags["read_layer"], depth)[0])
-            if flags["read_layer"]
-            else max(best, steer)
-        )
-        plan = steering.SteeringPlan.add(vectors, dose=1.0)
-        loaded = steering.fill_norms(runner, plan, {vectors: loaded})[0][vectors]
-        chat = runner.info.template_hash is not None
-        prompts = [q.messages if chat else q.text for q in questions]
-        sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
-        found = cross(
-            runner, loaded, prompts, dose=flags["dose"], steer=steer, read=read, sampling=sampling,
-            random=flags["random"], seed=desk.seed,
-        )  # fmt: skip
-    unit = "z" if found.z else "coordinate"
-    if found.same_site:
-        desk.warn(
-            f"{read} is read where it is steered: the diagonal is the displacement itself; give a later --read-layer"
-        )
-    record = {"model": model, "engine": engine, "steered": found.steered, "read": found.read,
-              "change": finite(found.change), "null": finite(found.null), "unit": unit, "steer": steer.key,
-              "read_at": read.key, "dose": found.dose,
-              "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
-              "warnings": list(said)}  # fmt: skip
-    from rich.table import Table
-
-    title = f"steered at {steer} by dose {found.dose:g}, read at {read} ({unit}), {found.n} prompts"
-    table = Table("steered", *found.read, box=None, pad_edge=False, title=title, title_justify="left")
-    for name, row in zip(found.steered, found.change):
-        table.add_row(name, *(f"{e.mean:+.2f}" for e in row))
-    if found.null is not None:
-        table.add_row("random ±", *(f"{a:+.2f}…{b:+.2f}" for a, b in found.null))
-    desk.print(table)
-    desk.result(finite(record))

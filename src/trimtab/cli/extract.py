@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .reports import Wanted, excluded
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
+    from trimtab.data.exclusion import Kept
     from trimtab.directions import ConceptVectors
     from trimtab.extraction.method import Method
 
@@ -44,7 +46,11 @@ class MethodName(click.Choice):
 @click.argument("model")
 @click.option("--data", required=True, help="Corpus, a file or a folder: see docs/corpora.md.")
 @click.option("--negatives", default=None, help="Second file, for layouts of one concept per file.")
-@click.option("--concept", default=None, help="Pick one concept of the corpus, or name its only one.")
+@click.option(
+    "--concept",
+    multiple=True,
+    help="Concepts to extract [default: all], or a name for the only one; may be repeated.",
+)
 @click.option(
     "--layout", type=click.Choice(list(LAYOUTS)), default=None, help="Layout of the corpus [default: seen]."
 )
@@ -79,90 +85,125 @@ class MethodName(click.Choice):
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, load nothing.")
 @model_options
-def extract(
-    desk: Desk,
-    model: str,
-    data: str,
-    negatives: str | None,
-    concept: str | None,
-    layout: str | None,
-    against: str | None,
-    questions: int | None,
-    strict: bool,
-    min_positives: int,
-    chat: bool | None,
-    method: str,
-    settings: tuple[str, ...],
-    layers: str,
-    stream: tuple[str, ...],
-    pooling: str | None,
-    modules: str | None,
-    head: int | None,
-    exclude: str | None,
-    report: str | None,
-    as_readout: str | None,
-    dry_run: bool,
-    engine: str,
-    output: Path | None,
-    **options: Any,
-) -> None:
+def extract(desk: Desk, model: str, engine: str, output: Path | None, dry_run: bool, **flags: Any) -> None:
     """Extract concept vectors from contrasting texts.
 
     MODEL is a folder, a hub id or "embedded".
     """
-    from trimtab import data as sources
     from trimtab import recipes
-    from trimtab.sites import resolve_layers
 
-    seen = glance(model, engine)
-    if chat is None and sources.chat_follows_model(data, layout):
-        chat = seen.chat_template
-    with spoken_warnings(desk) as said_of_data:
-        contrasts = sources.load(
-            data,
-            negatives=negatives,
-            concept=concept,
-            layout=layout,
-            chat=chat,
-            questions=questions,
-            prefixes=seen.token_prefixes(),
-            strict=strict,
-            min_positives=min_positives,
-            against=against,
-        )
-    if seen.chat_template is False:
-        _check_messages(contrasts, model)
-    contrasts, kept = excluded(contrasts, exclude)
-    chosen = recipes.choose_method(method, desk.seed, settings)
-    recipes.check(contrasts, chosen, stream, pooling, desk.seed)
-    seen.check_lengths(contrasts)
-    _check_sites(stream, modules, head)
-    target = _target(output or (Path(as_readout) / "readout.safetensors" if as_readout else None), data)
-    wanted = Wanted.of(report, as_readout, target)
-    resolve_layers(layers, seen.n_layers or 10_000)  # what is wrong with the wording is wrong at any depth
-    _say_method(desk, method, chosen)
-    for note in dict.fromkeys(n for c in contrasts for n in c.notes):
-        desk.note(note)
+    ask = _Ask.of(desk, model, engine, output, flags)
     if dry_run:
-        where = stream if modules is None else (f"modules {modules}",)
-        where = where if head is None else (f"head {head} of {stream[0]}",)
-        desk.result(*_plan(desk, model, target, contrasts, chosen, layers, where, pooling, seen))
+        desk.result(*ask.planned(desk))
         return
     started = time.monotonic()
+    options = {k: flags[k] for k in ("dtype", "device")}
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
-        total = sum(n for c in contrasts for n in c.counts.values())
-        with desk.progress("extract", total) as bar:
+        with desk.progress("extract", ask.texts) as bar:
             full = recipes.extract_full(
-                runner, contrasts, chosen, layers, stream, pooling, desk.seed, counter(bar),
-                modules=modules, head=head, **wanted.collect,
+                runner, ask.contrasts, ask.method, flags["layers"], flags["stream"], flags["pooling"], desk.seed,
+                counter(bar), modules=flags["modules"], head=flags["head"], **ask.wanted.collect,
             )  # fmt: skip
         depth, found = runner.info.n_layers, full.vectors
-        quality = wanted.assess(desk, full, runner, kept) if wanted.any else None
-    found.save(target)
-    said = [*said_of_data, *said]
-    record = _record(found, target, model, engine, contrasts, said) | {"wall_s": time.monotonic() - started}
-    desk.result(*wanted.said(found, quality, record, _summary(found, target, depth)))
-    _say_next(desk, found, target, depth, model, engine)
+        quality = ask.wanted.assess(desk, full, runner, ask.kept) if ask.wanted.any else None
+    found.save(ask.target)
+    said = [*ask.said, *said]
+    record = _record(found, ask.target, model, engine, ask.contrasts, said)
+    record |= {"wall_s": time.monotonic() - started}
+    desk.result(*ask.wanted.said(found, quality, record, _summary(found, ask.target, depth)))
+    _say_next(desk, found, ask.target, depth, model, engine)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """What was asked for, checked before a model loads; `kept` is what `--exclude` left, `said` what the data warned
+    of."""
+
+    model: str
+    flags: dict[str, Any]
+    seen: Glance
+    contrasts: list[Contrast]
+    kept: Kept | None
+    method: Method
+    target: Path
+    wanted: Wanted
+    said: list[str]
+
+    @classmethod
+    def of(cls, desk: Desk, model: str, engine: str, output: Path | None, flags: dict[str, Any]) -> _Ask:
+        """Everything that can be refused early; what the data and the method's name say is said."""
+        from trimtab import recipes
+        from trimtab.sites import resolve_layers
+
+        seen = glance(model, engine)
+        with spoken_warnings(desk) as said:
+            contrasts = _corpus(flags, seen)
+        if seen.chat_template is False:
+            _check_messages(contrasts, model)
+        contrasts, kept = excluded(contrasts, flags["exclude"])
+        method = recipes.choose_method(flags["method"], desk.seed, flags["settings"])
+        recipes.check(contrasts, method, flags["stream"], flags["pooling"], desk.seed)
+        seen.check_lengths(contrasts)
+        _check_sites(flags["stream"], flags["modules"], flags["head"])
+        folder = flags["as_readout"]
+        target = _target(output or (Path(folder) / "readout.safetensors" if folder else None), flags["data"])
+        wanted = Wanted.of(flags["report"], folder, target)
+        # what is wrong with the wording is wrong at any depth
+        resolve_layers(flags["layers"], seen.n_layers or 10_000)
+        _say_method(desk, flags["method"], method)
+        for note in dict.fromkeys(n for c in contrasts for n in c.notes):
+            desk.note(note)
+        return cls(model, flags, seen, contrasts, kept, method, target, wanted, said)
+
+    @property
+    def texts(self) -> int:
+        """How many texts are read."""
+        return sum(n for c in self.contrasts for n in c.counts.values())
+
+    def planned(self, desk: Desk) -> tuple[dict[str, Any], str]:
+        """What a dry run says."""
+        from trimtab.sites import resolve_layers
+
+        units = {i for c in self.contrasts for i in (*c.positive, *c.negative) if isinstance(i, str)}
+        bare = not any(c.messages for c in self.contrasts)
+        layers, depth, pooling = self.flags["layers"], self.seen.n_layers, self.flags["pooling"]
+        record = {
+            "dry_run": True,
+            "model": self.model,
+            "file": str(self.target),
+            "method": self.method.name,
+            "knobs": self.method.parameters,
+            "concepts": {c.concept: {**c.counts, "paired": c.paired} for c in self.contrasts},
+            "pooling": {c.concept: pooling or c.read_pooling for c in self.contrasts},
+            "layers": list(resolve_layers(layers, depth)) if depth else layers,
+            "streams": self.streams,
+            "texts": self.texts,
+            "tokens": self.seen.count_tokens(sorted(units)) if bare else None,
+            "settings": desk.settings,
+        }
+        lines = [f"{k:9} {v}" for k, v in record.items() if k not in ("settings", "dry_run")]
+        return record, "\n".join(lines)
+
+    @property
+    def streams(self) -> list[str]:
+        """What is read, in words."""
+        streams, modules, head = (self.flags[k] for k in ("stream", "modules", "head"))
+        if head is not None:
+            return [f"head {head} of {streams[0]}"]
+        return list(streams) if modules is None else [f"modules {modules}"]
+
+
+def _corpus(flags: dict[str, Any], seen: Glance) -> list[Contrast]:
+    """The contrasts, written as messages where neither flag nor layout says otherwise and the model has a template."""
+    from trimtab import data as sources
+
+    chat = flags["chat"]
+    if chat is None and sources.chat_follows_model(flags["data"], flags["layout"]):
+        chat = seen.chat_template
+    given = ("negatives", "concept", "layout", "questions", "strict", "min_positives", "against")
+    return sources.load(
+        flags["data"], chat=chat, prefixes=seen.token_prefixes(), **{k: flags[k] for k in given}
+    )
 
 
 def _say_method(desk: Desk, asked: str, chosen: Method) -> None:
@@ -216,39 +257,6 @@ def _target(output: Path | None, data: str) -> Path:
         raise InputError(f"a vector file is called NAME.safetensors, got -o {target}")
     check_manifest(target)
     return check_writable(target)
-
-
-def _plan(
-    desk: Desk,
-    model: str,
-    target: Path,
-    contrasts: list[Contrast],
-    method: Method,
-    layers: str,
-    streams: tuple[str, ...],
-    pooling: str | None,
-    seen: Glance,
-) -> tuple[dict[str, Any], str]:
-    from trimtab.sites import resolve_layers
-
-    units = {i for c in contrasts for i in (*c.positive, *c.negative) if isinstance(i, str)}
-    tokens = seen.count_tokens(sorted(units)) if not any(c.messages for c in contrasts) else None
-    record = {
-        "dry_run": True,
-        "model": model,
-        "file": str(target),
-        "method": method.name,
-        "knobs": method.parameters,
-        "concepts": {c.concept: {**c.counts, "paired": c.paired} for c in contrasts},
-        "pooling": {c.concept: pooling or c.read_pooling for c in contrasts},
-        "layers": list(resolve_layers(layers, seen.n_layers)) if seen.n_layers else layers,
-        "streams": list(streams),
-        "texts": sum(n for c in contrasts for n in c.counts.values()),
-        "tokens": tokens,
-        "settings": desk.settings,
-    }
-    lines = [f"{k:9} {v}" for k, v in record.items() if k not in ("settings", "dry_run")]
-    return record, "\n".join(lines)
 
 
 def _record(

@@ -104,6 +104,27 @@ class Desk:
         return run
 
 
+class _Verb(click.Command):
+    """Refuses a flag that is given twice and takes one value: click would keep the last one and say nothing."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            *_, given = self.make_parser(ctx).parse_args(list(args))
+            helped = self.get_help_option(ctx) in given
+            for param in () if helped else given:
+                if given.count(param) > 1 and _takes_one(param):
+                    name, count = max(param.opts, key=len), given.count(param)
+                    raise click.UsageError(f"{name} takes one value, and is given {count} times.", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _takes_one(param: click.Parameter) -> bool:
+    """Whether only the last of several values would count; a plain flag says the same twice."""
+    if not isinstance(param, click.Option) or param.multiple or param.count:
+        return False
+    return not param.is_flag or bool(param.secondary_opts)
+
+
 def verb(name: str, *, output: str | None = None, runs: bool = False) -> Callable[..., click.Command]:
     """Make a function the verb `name` ("eval dilemmas" is `dilemmas` in the group `eval`), with the shared flags.
 
@@ -117,7 +138,7 @@ def verb(name: str, *, output: str | None = None, runs: bool = False) -> Callabl
             return _perform(function, name, values)
 
         line = VERBS.get(name, ("", None))[1]
-        command = click.command(name.rpartition(" ")[2], short_help=line, epilog=_EPILOG)(call)
+        command = click.command(name.rpartition(" ")[2], _Verb, short_help=line, epilog=_EPILOG)(call)
         command.params += _shared_options(output, runs)
         command.context_settings = {**_CONTEXT, **command.context_settings}
         return command

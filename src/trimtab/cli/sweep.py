@@ -186,7 +186,8 @@ class _Ask:
             target = None if output is None else _target(output)
         contrasts = []
         if flags["data"] is not None:
-            contrasts = read_corpus(flags["data"], concepts or (vectors.concepts if vectors else ()), seen)
+            wanted = concepts or (vectors.concepts if vectors else ())
+            contrasts = read_corpus(desk, flags["data"], wanted, seen, every=vectors is None)
             for method in {DEFAULT, *(() if vectors else flags["method"])}:
                 chosen = recipes.choose_method(method, desk.seed)
                 recipes.check(contrasts, chosen, flags["stream"], flags["pooling"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.errors import InputError
+from trimtab.errors import InputError, UnknownName
 from trimtab.extraction import DEFAULT
 
 if TYPE_CHECKING:
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from .models import Glance
 
 
-def read_corpus(data: str, concepts: Sequence[str], seen: Glance) -> list[Contrast]:
-    """The corpus's contrasts, or those of some concepts."""
+def read_corpus(desk: Desk, data: str, concepts: Sequence[str], seen: Glance, every: bool) -> list[Contrast]:
+    """The corpus's contrasts, or those of some concepts; `every` refuses a corpus that lacks one of them, which is else
+    warned of."""
     from trimtab import data as sources
 
     chat = seen.chat_template if sources.chat_follows_model(data) else None
     found = sources.load(data, chat=chat, prefixes=seen.token_prefixes())
     kept = [c for c in found if not concepts or c.concept in concepts]
-    if not kept:
-        raise InputError(f"{data} has none of {', '.join(concepts)}")
+    missing = [c for c in concepts if c not in {k.concept for k in kept}]
+    if missing and (every or not kept):
+        raise UnknownName.of("concept", missing[0], [c.concept for c in found], f"It stands in {data}.")
+    if missing:
+        desk.warn(f"{data} has no {', '.join(missing)}: no mean difference stands beside")
     return kept
 
 

@@ -84,7 +84,8 @@ def report(
     """The page, the tables and the card."""
     from trimtab.evaluation.reporting.card import vector_words
     from trimtab.evaluation.reporting.ship import ship_of
-    from trimtab.evaluation.sweep_page import About, report
+    from trimtab.evaluation.sweep_page import report
+    from trimtab.evaluation.sweep_tables import About
 
     cell = found.choice.cell
     vectors = files[cell.method]

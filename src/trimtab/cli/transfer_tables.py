@@ -36,7 +36,7 @@ def show(desk: Desk, done: Report, unit: str) -> None:
         for side in (r.plus, r.minus):
             table.add_row(f"{o.arm} {side.strength:+g}", *_side(side))
         moved.append(f"{o.arm} {len(r.breadth.moved)} of {r.breadth.tested}")
-    for name, side in done.prompts.items():
+    for name, side in done.beside.items():
         table.add_row(name, *_side(side))
     if done.openings:
         desk.print(opening)

@@ -5,6 +5,7 @@ model.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     negatives: str | os.PathLike[str] | None = None,
-    concept: str | None = None,
+    concept: str | Sequence[str] | None = None,
     layout: str | None = None,
     chat: bool | None = None,
     questions: int | None = None,
@@ -34,11 +35,12 @@ def load(
     """Read a file or a folder into one `Contrast` per concept, checked.
 
     `negatives` is a second file, for layouts of one concept per file. `concept` picks one concept of a corpus
-    that names several, or names the only one. `layout` skips the sniffing. `chat` writes messages (True) or
-    bare text (False) where a layout can do both, and `questions` takes only the first so many questions.
-    `prefixes` gives all token prefixes of a text, for recipes that truncate by tokens. `strict` refuses empty
-    files, which are otherwise skipped, named and counted in the notes; a concept with fewer than
-    `min_positives` positive texts is refused. `against` chooses the negatives of judged responses, "neg" or "default".
+    that names several (or some of them, in the order given), or names the only one. `layout` skips the sniffing.
+    `chat` writes messages (True) or bare text (False) where a layout can do both, and `questions` takes only the
+    first so many questions. `prefixes` gives all token prefixes of a text, for recipes that truncate by tokens.
+    `strict` refuses empty files, which are otherwise skipped, named and counted in the notes; a concept with fewer
+    than `min_positives` positive texts is refused. `against` chooses the negatives of judged responses, "neg" or
+    "default".
     """
     from trimtab.data.options import Options
 
@@ -101,15 +103,17 @@ def _filled(places: list[Path], path: Path, options: Options) -> tuple[list[Path
     )
 
 
-def _chosen(found: list[Contrast], concept: str | None, path: Path) -> list[Contrast]:
-    if concept is None:
+def _chosen(found: list[Contrast], concept: str | Sequence[str] | None, path: Path) -> list[Contrast]:
+    wanted = [concept] if isinstance(concept, str) else list(dict.fromkeys(concept or ()))
+    if not wanted:
         return found
-    named = [c for c in found if c.concept == concept]
-    if named:
-        return named
-    if len(found) > 1:
-        raise UnknownName.of("concept", concept, [c.concept for c in found], f"It stands in {path}.")
-    return [found[0].renamed(concept)]
+    named = {c.concept: c for c in found}
+    if len(found) == len(wanted) == 1:
+        return [named.get(wanted[0]) or found[0].renamed(wanted[0])]
+    for name in wanted:
+        if name not in named:
+            raise UnknownName.of("concept", name, list(named), f"It stands in {path}.")
+    return [named[name] for name in wanted]
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
-from trimtab.errors import FormatError, InputError
+from trimtab.errors import FormatError, InputError, MissingDependency, Unsupported
 
 
 def check_directory(name: str) -> None:
@@ -57,13 +58,32 @@ def _check_safetensors(file: Path) -> None:
         raise FormatError(f"{file} is truncated: {size} bytes of {expected}; download it again")
 
 
+def is_adapter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a PEFT adapter."""
+    return (Path(folder) / "adapter_config.json").is_file()
+
+
+def check_adapter(folder: str | os.PathLike[str], quantization: str | None = None) -> None:
+    """Refuse early what cannot be merged."""
+    if not is_adapter(folder):
+        raise FormatError(f"{os.fspath(folder)} has no adapter_config.json: it is no PEFT adapter")
+    if quantization is not None:
+        raise Unsupported(
+            f"an adapter cannot be merged into {quantization} weights; load them as they were trained"
+        )
+    if find_spec("peft") is None:
+        raise MissingDependency(
+            f"the adapter {Path(folder).name} needs peft, which is not installed. Run: pip install peft"
+        )
+
+
 def revision_of(name: str, commit: str | None = None) -> str:
     """The hub commit, or a hash of the config and of what the weight files say of themselves (names, shapes, sizes)."""
     if commit:
         return str(commit)[:16]
     digest = hashlib.sha256()
     path = Path(name)
-    for file in [path / "config.json", *sorted(path.glob("*.safetensors*"))]:
+    for file in [path / "config.json", path / "adapter_config.json", *sorted(path.glob("*.safetensors*"))]:
         if not file.is_file():
             continue
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())

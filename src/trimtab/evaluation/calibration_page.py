@@ -110,11 +110,11 @@ def signs_table(signs: Sequence[SignCheck], about: About) -> Paper:
     """One row per concept."""
     columns = (
         Column("concept", "concept", kind="text"), Column("site", "site", kind="text"),
-        Column("dose", "dose ±", ".3g"), Column("difference", f"{about.score}, + less −", "+.3f", "estimate"),
+        Column("doses", "doses", "+.3g", "range"), Column("difference", f"{about.score}, + less −", "+.3f", "estimate"),
         Column("p", "p", ".2g"), Column("verdict", "sign", kind="text"), Column("n", "n"),
     )  # fmt: skip
     rows = [
-        {"concept": c.concept, "site": c.site.key, "dose": c.dose, "difference": c.difference, "p": c.p,
+        {"concept": c.concept, "site": c.site.key, "doses": (c.low, c.high), "difference": c.difference, "p": c.p,
          "verdict": c.verdict, "n": c.difference.n}
         for c in signs
     ]  # fmt: skip
@@ -174,8 +174,8 @@ def _card(
                        f"{about.unit} ({about.receipt.get('prompts')} prompts)"),
         ("Positions", str(about.receipt.get("positions"))),
         ("Coherence", f"{about.limit} {half:.3g} {about.unit} at half of the range"),
-        ("Effect", "" if sign is None else f"{about.score} {_est(sign.difference)} at +{sign.dose:.2g} less at "
-                   f"−{sign.dose:.2g} (n = {sign.difference.n}, p = {sign.p:.2g}; sign {sign.verdict})"),
+        ("Effect", "" if sign is None else f"{about.score} {_est(sign.difference)} at +{sign.high:.2g} less at "
+                   f"−{-sign.low:.2g} (n = {sign.difference.n}, p = {sign.p:.2g}; sign {sign.verdict})"),
         ("Cells tried", str(sum(len(f.curve) for f in both.values()))),
     )  # fmt: skip
     return card.Card(f"Safe range: {concept} at {site}, {operator}", facts)

@@ -25,7 +25,7 @@ def read_rows(folder: str | os.PathLike[str]) -> list[Record]:
     file = Path(folder) / SAMPLES
     if not file.is_file():
         raise FormatError(f"{folder} is no run folder: it has no samples.jsonl")
-    found = [dict(row) for _, row in rows_of_run(Path(folder)) if "item" in row and "condition" in row]
+    found = [dict(row) for _, row in rows_of_run(Path(folder)) if {"item", "condition", "scores"} <= set(row)]
     if not found:
         raise FormatError(f"{file} holds no rows of an evaluation; `trimtab sweep` writes such a run")
     return found

@@ -24,11 +24,12 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class SignCheck:
-    """`difference` = mean score at +dose less that at −dose, over items; `p` is its sign-flip p."""
+    """`difference` = mean score at the dose `high` less that at `low` (below 0), over items; `p` is its sign-flip p."""
 
     concept: str
     site: Site
-    dose: float
+    low: float
+    high: float
     difference: Estimate
     p: float
 
@@ -45,7 +46,7 @@ class SignCheck:
         return {
             "verdict": self.verdict,
             "site": self.site.key,
-            "dose": self.dose,
+            "doses": [self.low, self.high],
             "difference": d.mean,
             "low": d.low,
             "high": d.high,
@@ -57,7 +58,7 @@ class SignCheck:
 def check_signs(
     engine: Engine,
     vectors: ConceptVectors,
-    doses: Mapping[str, tuple[Site, float]],
+    doses: Mapping[str, tuple[Site, float, float]],
     items: Sequence[Item],
     score: Scorer,
     *,
@@ -66,13 +67,12 @@ def check_signs(
     readout: Readout | None = None,
     seed: int = 0,
 ) -> list[SignCheck]:
-    """Each concept at ± the dose of `doses` (concept → site and dose), all in shared batches."""
+    """Each concept at both ends of `doses` (concept → site, dose below 0, dose above), all in shared batches: what both
+    sides allow tells a sign sooner than what the narrower one does."""
     conditions = {
-        (concept, sign): steered(
-            vectors, concept, sign * dose, [site.layer], stream=site.stream, positions=positions
-        )
-        for concept, (site, dose) in doses.items()
-        for sign in (1, -1)
+        (concept, dose): steered(vectors, concept, dose, [site.layer], stream=site.stream, positions=positions)
+        for concept, (site, *ends) in doses.items()
+        for dose in ends
     }
     rows = by_condition(
         measure(
@@ -87,9 +87,8 @@ def check_signs(
         )
     )
     found = []
-    for concept, (site, dose) in doses.items():
-        up, down = (item_scores(rows[conditions[concept, s].name], score.name, concept) for s in (1, -1))
-        found.append(
-            SignCheck(concept, site, dose, paired_difference(up, down), sign_flip(up - down, seed=seed))
-        )
+    for concept, (site, low, high) in doses.items():
+        down, up = (item_scores(rows[conditions[concept, d].name], score.name, concept) for d in (low, high))
+        told = paired_difference(up, down), sign_flip(up - down, seed=seed)
+        found.append(SignCheck(concept, site, low, high, *told))
     return found

@@ -2,7 +2,8 @@
 
 Cells are compared at fixed *dose*, so that a layer of long states is not pushed less. A cell's reach is the mean over
 concepts of what its best coherent dose adds to the score. The best cell is chosen on some items, refined (neighbouring
-layers, doses between those tried), and its curve is then measured on others, beside random directions and prompts.
+layers, doses between those tried; those of the runner-up too while the two cannot be told apart), and its curve is then
+measured on others, beside random directions and prompts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from trimtab.evaluation.statistics import Estimate, mean_interval, paired_differ
 from trimtab.readouts import Readout
 
 DOSES = (-0.4, 0.0, 0.2, 0.4, 0.6, 0.8)
+#: Two cells whose difference has a smaller p are told apart.
+LEVEL = 0.05
 Advance = Callable[[int], None]
 #: Per concept: what a baseline gives, and by how much steering exceeds it.
 Beside = tuple[dict[str, Estimate], dict[str, Estimate]]
@@ -134,6 +137,17 @@ class Choice:
     doses: Mapping[str, float]
 
     @property
+    def told(self) -> bool:
+        """Whether the items tell the best cell from the runner-up."""
+        return self.p is not None and self.p < LEVEL
+
+    @property
+    def undecided(self) -> tuple[Cell, ...]:
+        """The best cell, and the runner-up while the two cannot be told apart: a closer look at one of them alone would
+        decide between them."""
+        return (self.cell,) if self.told or self.runner_up is None else (self.cell, self.runner_up)
+
+    @property
     def reason(self) -> str:
         """In words."""
         r = self.reach
@@ -144,7 +158,7 @@ class Choice:
         if self.gap is None or self.runner_up is None:
             return said + "; it is the only cell"
         g = self.gap
-        told = "" if self.p is not None and self.p < 0.05 else ", which these items cannot tell apart"
+        told = "" if self.told else ", which these items cannot tell apart"
         return said + (
             f"; next is {self.runner_up.name}, {g.mean:.3g} [{g.low:.3g}, {g.high:.3g}] less "
             f"(p = {self.p:.2g}){told}"
@@ -259,12 +273,11 @@ def sweep(
         near = [c for c in neighbours(choice.cell, candidates) if c not in tried]
         if near:
             found += bench.curves(near, choosing, doses, largest)
-        between = refined_doses(found, choice.cell)
-        if between:
-            extra = bench.curves([choice.cell], choosing, between, [])
-            found = _merged(found, extra)
+        between = {cell: refined_doses(found, cell) for cell in choice.undecided}
+        for cell, more in between.items():
+            found = _merged(found, bench.curves([cell], choosing, more, []) if more else [])
         choice = choose(found, bench.seed)
-        if not near and not between:
+        if not near and not any(between.values()):
             break
     tried = sum(sum(p.dose != 0 for p in c.points) for c in found)
     if not reporting:

@@ -1,43 +1,23 @@
-"""A sweep as a page that is kept: heatmaps of cell by dose, the chosen cell's curves, examples, and every number; its
-tables, and its block for a model card."""
+"""A sweep as a page that is kept: heatmaps of cell by dose, the chosen cell's curves, examples, and every number; and
+its block for a model card."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from trimtab.directions import ConceptVectors
 from trimtab.evaluation.cells import Cell
 from trimtab.evaluation.curves import Curve, Point
 from trimtab.evaluation.reporting import card, folder, parts
 from trimtab.evaluation.reporting.charts import Mark, Square, dose_curve, heat, item_slopes
-from trimtab.evaluation.reporting.paper import Column, Paper
 from trimtab.evaluation.reporting.ship import Ship
 from trimtab.evaluation.statistics import Estimate
-from trimtab.evaluation.strengths import Strength, strengths
+from trimtab.evaluation.strengths import strengths
 from trimtab.evaluation.sweep import Sweep
+from trimtab.evaluation.sweep_tables import About, chosen_row, chosen_table, numbers, strengths_table
 from trimtab.pages.drawing import signed
-
-
-@dataclass(frozen=True)
-class About:
-    """What was swept: `facts` (name, words) for the top; `ships` are the calibrated ranges of the chosen cell, by
-    concept; `vectors` and `where` name it in the card; the command line repeats it. `files` (method → its vectors) are
-    what doses are turned into scales with."""
-
-    model: str
-    score: str
-    fluency: str
-    facts: tuple[tuple[str, str], ...] = ()
-    revision: str | None = None
-    command: str = "trimtab sweep"
-    ships: Mapping[str, Ship] = field(default_factory=dict)
-    vectors: Mapping[str, str] = field(default_factory=dict)
-    where: str = ""
-    files: Mapping[str, ConceptVectors] = field(default_factory=dict)
 
 
 def report(found: Sweep, about: About) -> folder.Report:
@@ -60,7 +40,9 @@ def report(found: Sweep, about: About) -> folder.Report:
         parts.figure(k, heatmap([c for c in found.curves if c.concept == k], found.choice.cell))
         for k in concepts
     ]
-    body = parts.section("The chosen cell", "", chosen.html() + _warnings(found))
+    beside = "beside the mean difference, and what they cost" if found.means else "what they cost"
+    shown = chosen.part(DID, chosen.title, chosen.notes), chosen.part(COSTS, f"The same doses: {beside}")
+    body = parts.section("The chosen cell", "", "".join(t.html() for t in shown) + _warnings(found))
     body += parts.section("Where and how much", MAPS.format(score=about.score), parts.charts(maps))
     body += _final(found, final, about)
     for c in final:
@@ -78,12 +60,29 @@ MAPS = (
     "chosen cell."
 )
 FINAL = "Mean score over doses, beside everything it must be compared with."
+#: The columns of the chosen cell's table as a page shows them, in two parts.
+DID = (
+    "concept",
+    "dose",
+    "plain",
+    "score",
+    "null_q95",
+    "prefix",
+    "against_prefix",
+    "slope",
+    "p",
+    "anti_steered",
+    "n",
+)
+COSTS = (
+    "concept", "dose", "mean_difference", "against_mean_difference", "coherent", "safe", "fluency", "length", "cut",
+)  # fmt: skip
 OPTIMISTIC = "Every item took part in the choice: the figures are optimistic."
 
 
 def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
     ships = {c.concept: about.ships.get(c.concept) or _coherent(c) for c in final}
-    figures = []
+    figures, slopes = [], []
     for c in final:
         ship = ships[c.concept]
         figures.append(
@@ -93,7 +92,7 @@ def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
             s = c.study()
             words = f"{s.against:.0%} of {len(s.slopes)} items go the other way; mean {_est(s.slope)}"
             drawing = item_slopes(f"{c.concept}: slope of every item", s.slopes)
-            figures.append(parts.figure(f"{c.concept}: each item's own slope", drawing, words))
+            slopes.append(parts.figure(f"{c.concept}: each item's own slope", drawing, words))
     null = (
         "grey: random directions of the same length, lowest to 95 % quantile"
         if any(c.null for c in final)
@@ -102,7 +101,8 @@ def _final(found: Sweep, final: Sequence[Curve], about: About) -> str:
     told = "words in front of the prompt instead of a vector" if found.prefixes else ""
     legend = parts.curve_legend(null, told, parts.shaded_words(list(ships.values())))
     title = "The chosen cell, on items that chose nothing" if found.final else "The chosen cell"
-    return parts.section(title, FINAL if found.final else OPTIMISTIC, parts.charts(figures, legend))
+    drawn = parts.charts(figures, legend) + (parts.charts(slopes) if slopes else "")
+    return parts.section(title, FINAL if found.final else OPTIMISTIC, drawn)
 
 
 def heatmap(curves: Sequence[Curve], chosen: Cell) -> str:
@@ -156,112 +156,6 @@ def _coherent(curve: Curve) -> Ship | None:
     return Ship(low, high, "coherent in this run", calibrated=False) if np.isfinite(low) else None
 
 
-# --- tables
-
-
-MEANS = (
-    Column("mean_difference", "mean difference", ".3f", "estimate"),
-    Column("against_mean_difference", "less mean difference", "+.3f", "estimate"),
-)
-
-
-def chosen_table(found: Sweep, final: Sequence[Curve], about: About) -> Paper:
-    """One row per concept: the chosen cell at the dose that the choosing items gave."""
-    columns = (
-        Column("concept", "concept", kind="text"), Column("cell", "cell", kind="text"), Column("dose", "dose", "+.3g"),
-        Column("plain", "plain", ".3f"), Column("score", about.score, ".3f", "estimate"),
-        Column("null_q95", "random 95 %", ".3f"), Column("prefix", "prompt", ".3f", "estimate"),
-        Column("against_prefix", "less prompt", "+.3f", "estimate"), *(MEANS if found.means else ()),
-        Column("slope", "slope per item", "+.3f", "estimate"), Column("p", "p", ".2g"),
-        Column("anti_steered", "anti-steered", ".0%"), Column("coherent", "coherent", ".3g", "range"),
-        Column("safe", "calibrated safe", ".3g", "range"), Column("fluency", "fluency", ".3f"),
-        Column("length", "tokens", ".1f"), Column("cut", "cut", ".0%"), Column("n", "n"),
-    )  # fmt: skip
-    rows = tuple(_chosen(c, found, about.ships.get(c.concept)) for c in final)
-    where = "on items that chose nothing" if found.final else "on the items that chose it (optimistic)"
-    notes = (
-        f"{where.capitalize()}; score: {about.score}, fluency: {about.fluency}. {found.tried} cells × concepts × doses "
-        "were tried. Intervals are 95 % BCa over items; random: the 95 % quantile of directions of the same size.",
-    )
-    return Paper("chosen", f"{found.choice.cell.name}, {where}", columns, rows, notes)
-
-
-def _chosen(curve: Curve, found: Sweep, ship: Ship | None) -> dict[str, Any]:
-    dose = found.choice.doses[curve.concept]
-    point = next(p for p in curve.points if p.dose == dose)
-    row = {"concept": curve.concept, "cell": curve.cell.name, "dose": dose, "n": len(point.items)}
-    if not (point.finite and curve.plain.finite):
-        return row
-    row |= _point(curve, point) | {
-        "plain": float(curve.plain.items.mean()),
-        "prefix": found.prefixes.get(curve.concept),
-        "against_prefix": found.against_prefix.get(curve.concept),
-        "safe": None if ship is None else (ship.low, ship.high),
-    }
-    if found.means:
-        row["mean_difference"] = found.means.get(curve.concept)
-        row["against_mean_difference"] = found.against_means.get(curve.concept)
-    if sum(p.finite for p in curve.points) < 2:
-        return row
-    s = curve.study()
-    return row | {"slope": s.slope, "p": s.p_items, "anti_steered": s.against, "coherent": s.coherence_range}
-
-
-def _point(curve: Curve, p: Point) -> dict[str, Any]:
-    """One finite dose, as `Curve.to_json` has it."""
-    r = next(r for r in curve.rows() if r.dose == p.dose)
-    return {
-        "score": Estimate(r.score, r.low, r.high, r.n), "null_q95": curve.band(p.dose), "fluency": p.fluency,
-        "length": p.length, "cut": p.cut, "n": r.n,
-    }  # fmt: skip
-
-
-def numbers(name: str, title: str, curves: Sequence[Curve]) -> Paper:
-    """Every cell and concept at every dose."""
-    columns = (
-        Column("cell", "cell", kind="text"), Column("concept", "concept", kind="text"), Column("dose", "dose", "+.3g"),
-        Column("score", "score", ".3f", "estimate"), Column("null_q95", "random 95 %", ".3f"),
-        Column("fluency", "fluency", ".3f"), Column("coherent", "coherent", kind="text"),
-        Column("length", "tokens", ".1f"), Column("cut", "cut", ".0%"), Column("n", "n"),
-    )  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    best, dim = set(), set()
-    for curve in curves:
-        made = {r.dose: r for r in curve.rows()}
-        for p in (p for p in curve.points if p.finite):
-            r = made[p.dose]
-            (best if p is curve.best and p.dose else dim if not p.good else set()).add(len(rows))
-            rows.append({
-                "cell": curve.cell.name, "concept": curve.concept, "dose": p.dose,
-                "score": Estimate(r.score, r.low, r.high, r.n), "null_q95": curve.band(p.dose), "fluency": p.fluency,
-                "coherent": "yes" if p.good else "no", "length": p.length, "cut": p.cut, "n": r.n,
-            })  # fmt: skip
-    return Paper(name, title, columns, tuple(rows), best=frozenset(best), dim=frozenset(dim))
-
-
-def strengths_table(found: Sweep, sizes: Sequence[Strength]) -> Paper:
-    """Norms of every cell, and its best coherent dose beside what the rule of thumb allows."""
-    columns = (
-        Column("cell", "cell", kind="text"), Column("concept", "concept", kind="text"),
-        Column("separability", "separability", "+.2f"), Column("typical_norm", "typical norm", ".4g"),
-        Column("raw_norm", "raw norm", ".4g"), Column("dose", "best dose", "+.3g"),
-        Column("scale", "as a scale", ".3g"), Column("rule_300_scale", "300 / ‖v‖", ".3g"),
-        Column("rule_300_dose", "as a dose", ".3g"),
-    )  # fmt: skip
-    rows = tuple(
-        {"cell": s.cell.name, "concept": s.concept, "separability": s.separation, "typical_norm": s.typical_norm,
-         "raw_norm": s.raw_norm, "dose": s.dose, "scale": s.scale, "rule_300_scale": s.rule_scale,
-         "rule_300_dose": s.rule_dose}
-        for s in sizes
-    )  # fmt: skip
-    notes = (
-        "Norms at each cell's middle layer. The rule of thumb allows a scale of 300 / ‖v‖, a displacement of 300 in "
-        "units of the residual stream, whatever the model; a dose is a share of the typical norm.",
-    )
-    best = frozenset(i for i, s in enumerate(sizes) if s.cell == found.choice.cell)
-    return Paper("strengths", "Norms, and the rule of thumb", columns, rows, notes, best)
-
-
 def _warnings(found: Sweep) -> str:
     said = [f"{c.cell.name}, {c.concept}: {w}" for c in found.final for w in c.warnings]
     said += [
@@ -272,7 +166,7 @@ def _warnings(found: Sweep) -> str:
 
 
 def _card(curve: Curve, found: Sweep, about: About) -> card.Card:
-    row = _chosen(curve, found, about.ships.get(curve.concept))
+    row = chosen_row(curve, found, about.ships.get(curve.concept))
     ship, dose = about.ships.get(curve.concept), row["dose"]
     beyond = (
         "; beyond the calibrated safe range" if ship is not None and not ship.low <= dose <= ship.high else ""

@@ -1,5 +1,8 @@
 """Readouts on planted states: a shared direction holds off its own data, a corpus's own marker does not."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
@@ -7,9 +10,13 @@ from trimtab.directions import ConceptVectors, Direction
 from trimtab.engines import load_engine
 from trimtab.engines.requests import Sampling
 from trimtab.errors import InputError
+from trimtab.evaluation.items import Item
+from trimtab.evaluation.readout import cross_page
 from trimtab.evaluation.readout.controls import control_scores, sentiment
 from trimtab.evaluation.readout.cross import cross
 from trimtab.evaluation.readout.matrix import Corpus, grouped_auc, matrix
+from trimtab.evaluation.reporting.ship import Ship
+from trimtab.evaluation.samples import Memory
 from trimtab.extraction import make
 from trimtab.sites import Site
 
@@ -89,7 +96,9 @@ def test_one_corpus_and_needy_methods_are_refused():
         matrix([corpus("a"), corpus("b")], make("grad_mean"))
 
 
-def test_steering_a_planted_concept_moves_its_own_reading_most():
+@pytest.fixture(scope="module")
+def steered():
+    """Two planted concepts of the reference model, steered at layer 1 and read at layer 3."""
     engine = load_engine("tiny", "reference")
     directions = [
         Direction(name, Site(layer), engine.planted[name], norm=3.0, typical_norm=6.0)
@@ -97,19 +106,70 @@ def test_steering_a_planted_concept_moves_its_own_reading_most():
         for layer in (1, 3)
     ]
     vectors = ConceptVectors.from_directions(directions)
-    prompts = ["we feel really", "they look so", "you seem", "I stay very"]
-    found = cross(
-        engine,
-        vectors,
-        prompts,
-        dose=0.6,
-        steer=Site(1),
-        read=Site(3),
-        sampling=Sampling(max_tokens=8),
-        random=5,
-    )
+    items = [Item.of(text) for text in ("we feel really", "they look so", "you seem", "I stay very")]
+
+    def call(**changes):
+        where = {
+            "dose": 0.6,
+            "steer": Site(1),
+            "read": Site(3),
+            "sampling": Sampling(max_tokens=8),
+            "random": 5,
+        }
+        return cross(engine, vectors, items, **{**where, **changes})
+
+    return call
+
+
+def test_steering_a_planted_concept_moves_its_own_reading_most(steered):
+    found = steered()
     assert found.strongest == (True, True) and not found.same_site and found.n == 4
     high = found.null[0][1]
     assert found.change[0][0].mean > high  # further than any random direction of the same dose
+    assert found.outside(0, 0) and steered(random=0).outside(0, 0) is None
     with pytest.raises(InputError, match="does not reach"):
-        cross(engine, vectors, prompts, dose=0.6, steer=Site(3), read=Site(1))
+        steered(steer=Site(3), read=Site(1))
+
+
+def test_finished_replies_are_not_made_again(steered, monkeypatch):
+    memory = Memory()
+    first = steered(ledger=memory)
+    assert len(memory.done) == 4 * (
+        1 + 2 + 2 * 5
+    )  # the plain model, two concepts, five directions in both signs
+    kinds = {r["kind"]: r for r in memory.done.values()}
+    assert set(kinds) == {"plain", "steered", "random"}
+    assert {"item", "fingerprint", "dose", "scale", "seed", "model", "revision", "text", "readings"} <= set(
+        kinds["steered"]
+    )
+    monkeypatch.setattr(
+        "trimtab.engines.reference.engine.ReferenceEngine.generate", lambda *_: pytest.fail("made again")
+    )
+    again = steered(ledger=memory)
+    assert (again.change, again.replies, again.examples) == (first.change, first.replies, first.examples)
+
+
+def test_the_page_has_the_matrix_s_numbers(steered):
+    found = steered()
+    ship = Ship(-0.4, 0.5, "calibrated")
+    about = cross_page.About("tiny", "r1", "trimtab eval steer-read tiny v", "mean_diff", "layer 1", "layer 3",
+                             ships={"joy": ship})  # fmt: skip
+    made = cross_page.report(found, about)
+    rows = list(csv.DictReader(io.StringIO(made.tables[0].csv())))
+    assert [(r["steered"], r["read"]) for r in rows] == [(i, j) for i in found.steered for j in found.read]
+    for row, e in zip(rows, (e for line in found.change for e in line)):
+        assert [float(row[f"change{end}"]) for end in ("", "_low", "_high")] == [e.mean, e.low, e.high]
+    assert rows[0]["outside"] == "yes" and float(rows[0]["null_high"]) == found.null[0][1]
+    wide = list(csv.DictReader(io.StringIO(made.tables[1].csv())))
+    assert float(wide[1]["read_joy"]) == found.change[1][0].mean
+    assert "joy: dose +0.6 lies beyond its safe range, −0.4 to +0.5" in made.page
+    assert made.page.count('class="chosen"') == 2  # own readings are framed
+    assert all(t.prompt in made.page for t in found.examples["joy"])
+    assert "**Own reading:**" in made.card and "$ trimtab eval steer-read tiny v" in made.card
+
+
+def test_what_a_reader_of_the_matrix_is_told(steered):
+    assert any("diagonal is the displacement itself" in n for n in steered(read=Site(1)).notes)
+    assert any("no random directions" in n for n in steered(random=0).notes)
+    strong = steered(dose=40.0)
+    assert not all(r.good for r in strong.replies) and any("no longer coherent" in n for n in strong.notes)

@@ -117,6 +117,14 @@ def test_a_vector_s_range_in_both_units():
     assert ship_of(calibrated(), "joy", [Site(1), Site(2)]) is None  # layer 2 was never calibrated
 
 
+def test_what_lies_beyond_a_range_is_said_once():
+    ship = Ship(-0.5, 0.8, "calibrated")
+    assert ship.beyond("joy", "dose", [0.4, -0.4, 0.8, -0.5]) is None
+    said = ship.beyond("joy", "dose", [0.4, -0.4, 1.0, -1.0])
+    assert said == "joy: doses −1, +1 lie beyond its safe range, −0.5 to +0.8 (calibrated)"
+    assert "dose −0.6 lies beyond" in ship.beyond("joy", "dose", [-0.6, 0.6])
+
+
 def test_the_shaded_range_is_cut_off_where_nothing_was_measured():
     marks = [Mark(d, d, d - 1, d + 1, True, "") for d in (-1.0, 0.0, 1.0)]
     inside = dose_curve("x", marks, ship=Ship(-0.5, 0.5, "calibrated"))
@@ -175,6 +183,7 @@ def test_a_transfer_page_has_what_the_json_has(done, transfer):
         "honest -1",
         "prompt: Be honest.",
     ]
+    assert [c["safe"] for c in conditions] == ["beyond", "inside", "beyond", "beyond", ""]
     board = {t.name: t for t in transfer.tables}["leaderboard"]
     ranked = parsed(board.csv())
     by_name = {r["condition"]: r for r in record["leaderboard"]["rows"]}

@@ -86,9 +86,10 @@ class TransformersEngine(Tokenized, Engine):
         revision: str | None = None,
         tokenizer: Any = None,
         trust_remote_code: bool = False,
+        adapter: str | os.PathLike[str] | None = None,
     ) -> TransformersEngine:
         """Load a local directory or a hub id. On a CPU `dtype` "auto" computes in float32 whatever the file holds;
-        `quantization` is "8bit" or "4bit" (bitsandbytes)."""
+        `quantization` is "8bit" or "4bit" (bitsandbytes); `adapter` is a PEFT folder, merged into the weights."""
         found, its_tokenizer, its_revision = loading.load(
             model,
             dtype=dtype,
@@ -98,6 +99,7 @@ class TransformersEngine(Tokenized, Engine):
             revision=revision,
             tokenizer=tokenizer,
             trust_remote_code=trust_remote_code,
+            adapter=adapter,
         )
         return cls(found, its_tokenizer, id=id or os.fspath(model), revision=its_revision)
 

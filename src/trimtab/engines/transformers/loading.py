@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging
 
-from trimtab.engines.checkpoint import check_directory, revision_of
+from trimtab.engines.checkpoint import check_adapter, check_directory, revision_of
+from trimtab.engines.transformers.adapters import merged
 from trimtab.errors import FormatError, InputError, MissingDependency, UnknownName
 
 DTYPES = {
@@ -37,14 +38,18 @@ def load(
     revision: str | None = None,
     tokenizer: Any = None,
     trust_remote_code: bool = False,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, Any, str]:
-    """(model, tokenizer, revision hash). `dtype` "auto" keeps the checkpoint's own, but float32 on a CPU."""
+    """(model, tokenizer, revision hash). `dtype` "auto" keeps the checkpoint's own, but float32 on a CPU. `adapter` is
+    a PEFT folder, merged into the weights."""
     name = os.fspath(model)
     if dtype not in ("auto", *DTYPES):
         raise UnknownName.of("dtype", dtype, ["auto", *DTYPES])
     if device is not None and device_map is not None:
         raise InputError("give device or device_map, not both")
     check_directory(name)
+    if adapter is not None:
+        check_adapter(adapter, quantization)
     shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     config = _read(name, lambda: AutoConfig.from_pretrained(name, **shared))
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -61,7 +66,11 @@ def load(
     if tokenizer is None or isinstance(tokenizer, (str, os.PathLike)):
         place = name if tokenizer is None else os.fspath(tokenizer)
         tokenizer = _read(place, lambda: AutoTokenizer.from_pretrained(place, **shared))
-    return found.eval(), tokenizer, revision_of(name, getattr(config, "_commit_hash", None))
+    known = revision_of(name, getattr(config, "_commit_hash", None))
+    if adapter is not None:
+        found = merged(found, os.fspath(adapter))
+        known += f"+{revision_of(os.fspath(adapter))}"
+    return found.eval(), tokenizer, known
 
 
 @contextlib.contextmanager

@@ -84,6 +84,12 @@ class Paper:
             if extra := set(row) - keys:
                 raise InputError(f"the table {self.name!r} has no column {', '.join(sorted(extra))}")
 
+    def part(self, keys: Sequence[str], title: str, notes: tuple[str, ...] = ()) -> Paper:
+        """Some of its columns, for a page on which all of them side by side would not be read."""
+        columns = tuple(c for c in self.columns if c.key in keys)
+        rows = tuple({k: v for k, v in row.items() if k in keys} for row in self.rows)
+        return Paper(self.name, title, columns, rows, notes, self.best, self.dim)
+
     def cells(self) -> list[list[str]]:
         """Every row in print."""
         return [[c.shown(row.get(c.key)) for c in self.columns] for row in self.rows]

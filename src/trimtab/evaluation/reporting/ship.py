@@ -25,6 +25,18 @@ class Ship:
         """For example "−0.61 to +0.53 (kl_p95 at most 1, 12 prompts)"."""
         return f"{_signed(self.low)} to {_signed(self.high)} ({self.words})"
 
+    def holds(self, strength: float) -> bool:
+        """Whether a strength lies inside."""
+        return self.low - 1e-9 <= strength <= self.high + 1e-9
+
+    def beyond(self, name: str, unit: str, strengths: Sequence[float]) -> str | None:
+        """Which of the strengths that were measured lie outside, in a sentence; None where all lie inside."""
+        out = [_signed(s) for s in sorted(set(strengths)) if not self.holds(s)]
+        if not out:
+            return None
+        many = f"{unit}s {', '.join(out)} lie" if len(out) > 1 else f"{unit} {out[0]} lies"
+        return f"{name}: {many} beyond its safe range, {self.said}"
+
 
 def ship_of(
     vectors: ConceptVectors, concept: str, sites: Sequence[Site], unit: str = "dose", operator: str = "add"

@@ -201,11 +201,14 @@ def _row(
 
 def read_answered(path: Path) -> list[Answered]:
     """Answers of a run folder, of JSON lines or of a JSON list: `question` (or `prompt`), `answer` (or `text`,
-    `response`, `completion`), and perhaps `item`, `condition`, `finish`."""
+    `response`, `completion`), and perhaps `item`, `condition`, `finish`. Rows of a run that hold no text are of
+    something else (the likelihood of neutral texts, say), and no answers."""
     found = []
     for where, row in rows_of_run(path) if path.is_dir() else records_of(path):
         if not isinstance(row, Mapping):
             raise InputError(f"{where} is not an object")
+        if path.is_dir() and not any(k in row for k in _ANSWER):
+            continue
         try:
             found.append(answered(row))
         except InputError as error:

@@ -1,9 +1,10 @@
-"""What is measured: the plain model, each method at ± each strength, prompts, random directions of the same norm."""
+"""What is measured: the plain model, each method at ± each strength, prompts, random directions of the same norm, and
+models whose weights were trained instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.directions import ConceptVectors
@@ -11,15 +12,17 @@ from trimtab.errors import InputError
 from trimtab.evaluation.baselines import random_like
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Positions
+from trimtab.safe_range import without_ranges
 from trimtab.sites import LayerSpec
 
-PLAIN, VECTOR, PROMPT, RANDOM = "plain", "vector", "prompt", "random"
+PLAIN, VECTOR, PROMPT, RANDOM, TUNED = "plain", "vector", "prompt", "random", "tuned"
 UNITS = ("dose", "scale")
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One method (`arm`) at one signed strength; `of` is the method that a random direction stands beside."""
+    """One method (`arm`) at one signed strength; `of` is the method that a random direction stands beside; a tuned cell
+    is measured on another model, that of the folder `weights`."""
 
     arm: str
     kind: str
@@ -27,6 +30,7 @@ class Cell:
     plan: SteeringPlan | None = None
     system: str | None = None
     of: str | None = None
+    weights: str | None = None
 
     @property
     def name(self) -> str:
@@ -46,6 +50,7 @@ class Cell:
             "strength": self.strength,
             "system": self.system,
             "plan": plan,
+            **({} if self.weights is None else {"weights": self.weights}),
         }
 
 
@@ -59,9 +64,10 @@ class Placing:
     unit: str = "dose"
 
     def plan(self, vectors: ConceptVectors, strength: float) -> SteeringPlan:
-        """An `Add` of one concept at one strength."""
+        """An `Add` of one concept at one strength; what lies beyond its safe range stands in the report."""
+        one = replace(vectors, calibration=without_ranges(vectors.calibration))
         return SteeringPlan.add(
-            vectors, layers=self.layers, stream=self.stream, positions=self.positions, **{self.unit: strength}
+            one, layers=self.layers, stream=self.stream, positions=self.positions, **{self.unit: strength}
         )
 
 
@@ -106,6 +112,11 @@ def cells_of(
                 Cell(f"{concept} as {name}", RANDOM, c, fixed.plan(one, c), of=name) for c in _signed(sizes)
             ]
     return cells
+
+
+def tuned_cells(folders: Mapping[str, str]) -> list[Cell]:
+    """One cell per trained model or adapter, by name: it has no strength and no other sign."""
+    return [Cell(name, TUNED, weights=folder) for name, folder in folders.items()]
 
 
 def _signed(sizes: Sequence[float]) -> list[float]:

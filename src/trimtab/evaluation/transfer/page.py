@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trimtab.evaluation.reporting import card, folder, parts
 from trimtab.evaluation.reporting.charts import Bar, Mark, bars, dose_curve, item_slopes
+from trimtab.evaluation.reporting.paper import Paper
 from trimtab.evaluation.reporting.ship import Ship
 from trimtab.evaluation.statistics import Estimate
 from trimtab.evaluation.transfer.leaderboard import Board
@@ -42,13 +43,23 @@ class Run:
     facts: tuple[tuple[str, str], ...] = ()
 
 
+def beyond(done: Report, unit: str, methods: Mapping[str, Method]) -> tuple[str, ...]:
+    """One sentence per method that was measured beyond its calibrated range: a study goes there on purpose."""
+    found = []
+    for arm, method in methods.items():
+        measured = [s.strength for r in done.rows if r.arm == arm for s in (r.plus, r.minus)]
+        said = None if method.ship is None else method.ship.beyond(arm, unit, measured)
+        found += [] if said is None else [said]
+    return tuple(found)
+
+
 def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Report:
     """The page, the tables and the card."""
     ships = {o.arm: _ship(o, methods[o.arm].ship) for o in done.openings}
     shaded = {k: s for k, s in ships.items() if s is not None}
     papers = tables(done, run.unit, shaded)
     block = card.markdown([_card(o, done, run, methods[o.arm]) for o in done.openings], run.command)
-    body = parts.tables(papers[:1], 1) if done.openings else ""
+    body = _opening(papers[0]) if done.openings else ""
     body = parts.section("Each method at its own strength", HOW if done.openings else "", body + _notes(done))
     for o in done.openings:
         body += _method(o, done, run, ships[o.arm])
@@ -63,6 +74,19 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
              ("method × strength cells tried", str(done.tried)), *run.facts)  # fmt: skip
     page = parts.page("trimtab eval dilemmas", f"Does it transfer? {done.target}", _lede(done), facts, body)
     return folder.Report(page, papers, block if done.openings else "")
+
+
+#: The columns of the first table as a page shows them, in two parts.
+DID = ("method", "strength", "plus", "minus", "null", "p_holm", "slope", "anti_steered", "n")
+COSTS = (
+    "method", "strength", "others", "moved", "tested", "coherent", "safe", "delta_nll_plus", "delta_nll_minus",
+    "length_plus", "length_minus", "cut_plus", "cut_minus",
+)  # fmt: skip
+
+
+def _opening(paper: Paper) -> str:
+    costs = paper.part(COSTS, "The same strengths: what else moves, and what they cost")
+    return paper.part(DID, paper.title, paper.notes).html() + costs.html()
 
 
 HOW = (
@@ -133,7 +157,7 @@ def _method(o: Opening, done: Report, run: Run, ship: Ship | None) -> str:
     marks = [_mark(s) for s in sides] + [Mark(0.0, 0.0, 0.0, 0.0, True, "untouched model: no change")]
     null = [(sign * r.strength, *r.null) for r in rows if r.null for sign in (1, -1)]
     null += [(0.0, 0.0, 0.0)] if null else []
-    told = [(name, side.change.target.mean) for name, side in done.prompts.items()]
+    told = [(name, side.change.target.mean) for name, side in done.beside.items()]
     near = [(n, v) for n, v in told if abs(v) <= 3 * max(abs(m.mean) for m in marks)]
     curve = dose_curve(f"{o.arm}: change of {done.target} over {run.unit}", marks, null, near, ship, run.unit)
     far = "".join(f" {n}: {_signed(v)}, outside the picture." for n, v in told if (n, v) not in near)
@@ -151,10 +175,17 @@ def _method(o: Opening, done: Report, run: Run, ship: Ship | None) -> str:
         figures.append(parts.figure("Each dilemma's own slope", drawing, words))
     legend = parts.curve_legend(
         "grey: 95 % of random directions of the same norm",
-        "prompt instead of a vector" if near else "",
+        _instead(done, [n for n, _ in near]),
         parts.shaded_words([ship]),
     )
     return parts.section(o.arm, "", parts.charts(figures, legend) + parts.triplets(o.triplets, "score"))
+
+
+def _instead(done: Report, drawn: Sequence[str]) -> str:
+    """What the dashed lines are."""
+    kinds = [(done.prompts, "prompt"), (done.tuned, "trained weights")]
+    found = [word for group, word in kinds if any(n in group for n in drawn)]
+    return f"{' or '.join(found)} instead of a vector" if found else ""
 
 
 def _mark(s: Side) -> Mark:
@@ -186,7 +217,7 @@ def _card(o: Opening, done: Report, run: Run, m: Method) -> card.Card:
     )
     best, inside = row.strength, " to ".join(map(signed, o.coherent_range))
     beyond = ""
-    if m.ship is not None and not (m.ship.low <= -row.strength and row.strength <= m.ship.high):
+    if m.ship is not None and not (m.ship.holds(-row.strength) and m.ship.holds(row.strength)):
         beyond = "; beyond the calibrated safe range"
     facts += [
         (run.unit.capitalize(), f"±{best:g}, the largest whose two signs are coherent ({inside}){beyond}"),

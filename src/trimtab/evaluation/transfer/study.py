@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from trimtab.errors import InputError
 from trimtab.evaluation.reporting.triplets import Triplet
 from trimtab.evaluation.statistics import Estimate, holm
-from trimtab.evaluation.transfer.cells import PLAIN, PROMPT, RANDOM, VECTOR, Cell
+from trimtab.evaluation.transfer.cells import PLAIN, PROMPT, RANDOM, TUNED, VECTOR, Cell
 from trimtab.evaluation.transfer.effects import (
     MAX_DELTA_NLL,
     MIN_VALID,
@@ -104,8 +104,8 @@ class Opening:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The table, opened by `openings`; prompts beside it; the leaderboard; what a reader must be told; how many cells
-    (methods × signed strengths) were tried; the plain model's own score."""
+    """The table, opened by `openings`; prompts and trained weights beside it; the leaderboard; what a reader must be
+    told; how many cells (methods × signed strengths) were tried; the plain model's own score."""
 
     target: str
     n: int
@@ -117,6 +117,12 @@ class Report:
     notes: tuple[str, ...]
     tried: int = 0
     plain: Estimate | None = None
+    tuned: Mapping[str, Side] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> dict[str, Side]:
+        """Everything that is no vector: prompts, then trained weights."""
+        return {**self.prompts, **self.tuned}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain types (`records.finite` turns the dataclasses)."""
@@ -160,7 +166,7 @@ def report(
     _, theirs = items.subset(chosen)
     study = _Study(judged, mine, theirs, dict(zip(cells, found, strict=True)), setup)
     openings, rows = study.methods()
-    prompts = {c.arm: study.side(c) for c in study.cells if c.kind == PROMPT}
+    prompts, tuned = ({c.arm: study.side(c) for c in study.cells if c.kind == k} for k in (PROMPT, TUNED))
     return Report(
         setup.target,
         int(np.sum(judged.label(setup.target) != 0)),
@@ -172,6 +178,7 @@ def report(
         tuple(study.notes(openings)),
         sum(c.kind == VECTOR for c in cells),
         interval(judged.score(study.plain.log_ratio[mine], setup.target)),
+        tuned,
     )
 
 
@@ -192,15 +199,16 @@ class _Study:
 
     def side(self, cell: Cell) -> Side:
         found, plain = self.cells[cell], self.plain
+        mine = found.subset(self.mine)
         return Side(
             cell.strength,
             change(self.items, self.ratios(cell), plain.log_ratio[self.mine], self.setup.target),
             float(np.mean(found.neutral_nll - plain.neutral_nll)),
             float(np.mean((found.prompt_nll - plain.prompt_nll)[self.mine])),
-            float(found.valid[self.mine].mean()),
+            float(mine.valid.mean()),
             found.fingerprint,
-            found.length,
-            found.cut,
+            mine.length,
+            mine.cut,
             self.coherent(cell),
         )
 
@@ -266,20 +274,18 @@ class _Study:
 
     def answers(self, cell: Cell) -> Answers:
         """What a condition said to the dilemmas that are reported on."""
-        texts = self.cells[cell].texts
-        return Answers(
-            cell.strength, self.ratios(cell), [texts[i] for i in np.flatnonzero(self.mine)] if texts else ()
-        )
+        found = self.cells[cell].subset(self.mine)
+        return Answers(cell.strength, found.log_ratio, [r.text for r in found.replies])
 
     def leaderboard(self, openings: Sequence[Opening], model: str) -> Board:
-        """Plain, every method at ± its own strength, and the prompts."""
+        """Plain, every method at ± its own strength, the prompts and the trained weights."""
         own = {o.arm: o.strength for o in openings}
         standings = []
         for cell, found in self.cells.items():
             if cell.kind == RANDOM or (cell.kind == VECTOR and abs(cell.strength) != own[cell.arm]):
                 continue
             standings.append(
-                Standing.of(model, cell.name, self.items, _rows(found, self.mine), self.setup.target)
+                Standing.of(model, cell.name, self.items, found.subset(self.mine), self.setup.target)
             )
         return board(standings)
 
@@ -306,22 +312,6 @@ class _Study:
                 "no random directions were measured: nothing says how far any direction would move the score"
             )
         return said
-
-
-def _rows(found: Measured, mine: np.ndarray) -> Measured:
-    """The measured cell on some of its questions."""
-    index = np.flatnonzero(mine)
-    said = None if found.said is None else tuple(found.said[i] for i in index)
-    return Measured(
-        found.log_ratio[mine],
-        found.mass[mine],
-        found.prompt_nll[mine],
-        found.neutral_nll,
-        found.fingerprint,
-        said,
-        length=found.length,
-        cut=found.cut,
-    )
 
 
 def _float(value: Any) -> float | None:

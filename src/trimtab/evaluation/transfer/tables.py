@@ -12,6 +12,7 @@ from trimtab.evaluation.transfer.study import Opening, Report, Side
 
 COLUMNS = (
     Column("side", "condition", kind="text"), Column("coherent", "coherent", kind="text"),
+    Column("safe", "calibrated safe", kind="text"),
     Column("change", "change (nats)", "+.2f", "estimate"), Column("p", "p", ".2g"),
     Column("null", "random, 95 %", "+.2f", "range"), Column("others", "others", ".2f"),
     Column("delta_nll", "ΔNLL neutral", "+.2f"), Column("delta_nll_prompt", "ΔNLL prompt", "+.2f"),
@@ -22,7 +23,7 @@ COLUMNS = (
 
 def tables(done: Report, unit: str, ships: Mapping[str, Ship]) -> tuple[Paper, ...]:
     """All of them; the first has one row per method at its own largest coherent strength."""
-    found = (methods(done, unit, ships), conditions(done), leaderboard(done.board), values(done))
+    found = (methods(done, unit, ships), conditions(done, ships), leaderboard(done.board), values(done))
     return tuple(t for t in found if t.rows)
 
 
@@ -67,12 +68,13 @@ def _method(o: Opening, ship: Ship | None, n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def conditions(done: Report) -> Paper:
-    """Every method at every signed strength, and the prompts."""
+def conditions(done: Report, ships: Mapping[str, Ship]) -> Paper:
+    """Every method at every signed strength, and whether it lies in the calibrated range; prompts, trained weights."""
     found = [
         {
             "side": f"{r.arm} {s.strength:+g}",
             "coherent": "yes" if s.coherent else "no",
+            "safe": _inside(ships.get(r.arm), s.strength),
             "null": r.null,
             **_side(s),
         }
@@ -80,11 +82,17 @@ def conditions(done: Report) -> Paper:
         for s in (r.plus, r.minus)
     ]
     found += [
-        {"side": k, "coherent": "yes" if s.coherent else "no", **_side(s)} for k, s in done.prompts.items()
+        {"side": k, "coherent": "yes" if s.coherent else "no", **_side(s)} for k, s in done.beside.items()
     ]
     dim = frozenset(i for i, row in enumerate(found) if row["coherent"] == "no")
     note = "Coherent is judged on neutral texts and on the dilemmas that only choose the strength."
     return Paper("conditions", "Every condition, both signs", COLUMNS, tuple(found), (note,), dim=dim)
+
+
+def _inside(ship: Ship | None, strength: float) -> str | None:
+    if ship is None or not ship.calibrated:
+        return None
+    return "inside" if ship.holds(strength) else "beyond"
 
 
 def _side(s: Side) -> dict[str, Any]:

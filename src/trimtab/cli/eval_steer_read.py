@@ -1,0 +1,158 @@
+"""`trimtab eval steer-read`: what else moves when one concept is steered?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.errors import InputError
+from trimtab.records import finite
+
+from . import run_reports, steering
+from .evaluating import continue_option, load_vectors, with_norms
+from .frame import Desk, verb
+from .library import library_option
+from .models import glance, model_options, open_engine, spoken_warnings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from trimtab.directions import ConceptVectors
+    from trimtab.evaluation.items import Item
+    from trimtab.evaluation.readout.cross import Cross
+    from trimtab.evaluation.readout.cross_page import About
+    from trimtab.sites import ModelInfo, Site
+
+
+@verb("eval steer-read", runs=True)
+@click.argument("model")
+@click.argument("vectors")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), required=True, help="Questions: .txt lines or JSON lines."
+)
+@click.option("--dose", type=float, default=0.5, help="Strength as a fraction of the typical residual norm.")
+@click.option(
+    "--steer-layer", default=None, help="Where to steer [default: the file's layer, else near 60 %]."
+)
+@click.option(
+    "--read-layer", default=None, help="Where to read [default: where the file reads best, if later]."
+)
+@click.option("--concepts", default=None, help="Concepts, separated by commas [default: all].")
+@click.option("--max-tokens", type=click.IntRange(1), default=24, help="Tokens of a reply.")
+@continue_option
+@click.option("--temperature", type=float, default=0.0, help="0 is greedy.")
+@click.option("--random", type=click.IntRange(0), default=5, help="Random directions of the same dose.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Use only the first N prompts.")
+@library_option
+@model_options
+def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
+    """Steer each concept, read all of them in the same pass."""
+    from trimtab.engines.requests import Sampling
+    from trimtab.evaluation.readout.cross import cross
+    from trimtab.evaluation.readout.cross_page import notes, report
+    from trimtab.evaluation.rollouts.questions import load_questions
+    from trimtab.evaluation.scorers.projection import Projection
+
+    from .sweep_bench import fluency
+
+    path, loaded = load_vectors(vectors, glance(model, engine), model)
+    whole = loaded.hash
+    if flags["concepts"]:
+        loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
+    if flags["dose"] == 0:
+        raise InputError("--dose 0 steers nothing; give another one")
+    questions = load_questions(flags["prompts"])[: flags["limit"]]
+    options = {k: flags[k] for k in ("dtype", "device")}
+    sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
+    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
+        info = runner.info
+        loaded.check_model(info)
+        steering.check_source(desk, vectors, loaded, info)
+        steer, read = _sites(loaded, flags, info.n_layers)
+        loaded = with_norms(runner, loaded.only(sites=dict.fromkeys((steer, read))), desk.note)
+        items = _items(questions, info)
+        identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [steer.key, read.key],
+                    "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
+        with desk.run(path.stem, identity=identity, revision=info.revision) as run:
+            total = len(items) * (1 + len(loaded.concepts) + 2 * flags["random"])
+            with desk.progress("steer-read (replies)", total) as bar:
+                found = cross(
+                    runner, loaded, items, dose=flags["dose"], steer=steer, read=read,
+                    fluency=fluency(runner, model, Projection(), run), sampling=sampling, random=flags["random"],
+                    seed=desk.seed, ledger=run, continue_to=flags["continue_to"], advance=bar.advance,
+                )  # fmt: skip
+            about = _about(desk, model, info, loaded, whole, found)
+            figures = _figures(found, notes(found, about))
+            page = run_reports.keep(desk, run, figures, report(found, about))
+    desk.print(_table(found))
+    for note in notes(found, about):
+        desk.warn(note)
+    desk.result({
+        "model": model, "engine": engine, "run": str(run.folder), "report": page, **figures, "warnings": list(said),
+    })  # fmt: skip
+
+
+def _sites(vectors: ConceptVectors, flags: dict[str, Any], depth: int) -> tuple[Site, Site]:
+    """Where to steer, and where to read: where the file reads best, if steering reaches that."""
+    from trimtab.sites import Site
+
+    steer = Site(vectors.choose_layers(flags["steer_layer"], depth)[0])
+    if flags["read_layer"]:
+        return steer, Site(vectors.choose_layers(flags["read_layer"], depth)[0])
+    return steer, max(vectors.read_site(depth), steer)
+
+
+def _items(questions: list[Any], info: ModelInfo) -> list[Item]:
+    """Chats where the model has a template, else the bare texts."""
+    from trimtab.evaluation.items import Item
+
+    chat = info.template_hash is not None
+    return [Item.of(list(q.messages) if chat else q.text, q.id) for q in questions]
+
+
+def _about(
+    desk: Desk, model: str, info: ModelInfo, vectors: ConceptVectors, whole: str, found: Cross
+) -> About:
+    """What the report says of the run; `whole` is the content hash of the file that was named."""
+    from trimtab.evaluation.readout.cross_page import About
+    from trimtab.evaluation.reporting.card import vector_words
+    from trimtab.evaluation.reporting.ship import ship_of
+
+    steer, read = found.steer_site, found.read_site
+    ships = {c: s for c in vectors.concepts if (s := ship_of(vectors, c, [steer])) is not None}
+    return About(
+        model, info.revision, desk.command, run_reports.made_by(vectors),
+        run_reports.where([steer.layer], info.n_layers, steer.stream),
+        run_reports.where([read.layer], info.n_layers, read.stream),
+        {c: vector_words(c, whole) for c in vectors.concepts}, ships, (("seed", str(desk.seed)),),
+    )  # fmt: skip
+
+
+def _figures(found: Cross, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Everything, for machines."""
+    return finite({
+        "steered": found.steered, "read": found.read, "change": found.change, "p": found.p, "null": found.null,
+        "unit": "z" if found.z else "coordinate", "steer": found.steer_site.key, "read_at": found.read_site.key,
+        "dose": found.dose, "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
+        "fluency": found.fluency, "replies": found.replies, "examples": found.examples, "notes": notes,
+    })  # fmt: skip
+
+
+def _table(found: Cross) -> Table:
+    """The means; intervals stand in the report."""
+    from rich.table import Table
+
+    unit = "z" if found.z else "coordinate"
+    where = f"steered at {found.steer_site} by dose {found.dose:g}, read at {found.read_site} ({unit})"
+    table = Table("steered", *found.read, "tokens", "cut", box=None, pad_edge=False,
+                  title=f"{where}, {found.n} prompts", title_justify="left")  # fmt: skip
+    wrote = {r.name: r for r in found.replies}
+    for name, row in zip(found.steered, found.change, strict=True):
+        table.add_row(
+            name, *(f"{e.mean:+.2f}" for e in row), f"{wrote[name].length:.1f}", f"{wrote[name].cut:.0%}"
+        )
+    if found.null is not None:
+        table.add_row("random ±", *(f"{a:+.2f}…{b:+.2f}" for a, b in found.null))
+    return table
