@@ -15,7 +15,7 @@ from . import run_reports
 from .evaluating import continue_option
 from .frame import Desk, verb
 from .library import library_option
-from .models import glance, model_options, open_engine, spoken_warnings
+from .models import Glance, glance, model_options, open_engine, spoken_warnings
 from .numbers import numbers
 from .places import check_writable
 from .transfer_tables import board_table, show
@@ -103,12 +103,13 @@ def dilemmas(
     from trimtab.evaluation.transfer.effects import Items
     from trimtab.evaluation.transfer.study import Setup, choosing
 
-    found = _dilemmas(model, dilemmas, flags)
+    seen = glance(model, engine)
+    found = _dilemmas(seen.name, dilemmas, flags)
     if flags["list_values"]:
         counts = values_of(found)
         desk.result({"values": counts}, text="\n".join(f"{n:5d}  {v}" for v, n in counts.items()))
         return
-    methods = _methods(flags["steer"], flags["layers"], model, engine)
+    methods = _methods(flags["steer"], flags["layers"], model, seen)
     slot = flags["slot"] if flags["slot"] is not None else ("" if found[0].question else SLOT)
     asking = Asking(flags["template"] or TEMPLATE, slot, flags["thinking"])
     setup = Setup(flags["target"].strip() if "/" in flags["target"] else flags["target"].strip().lower(),
@@ -181,12 +182,11 @@ def _dilemmas(model: str, path: Path | None, flags: dict[str, Any]) -> list[Dile
 
 
 def _methods(
-    steer: tuple[str, ...], layers: str | None, model: str, engine: str
+    steer: tuple[str, ...], layers: str | None, model: str, seen: Glance
 ) -> dict[str, ConceptVectors]:
     """One-concept vectors by a short name, checked against the model's configuration."""
     from . import steering
 
-    seen = glance(model, engine)
     found: dict[str, ConceptVectors] = {}
     for reference in steer:
         vectors = steering.one_concept(reference, steering.load_reference(reference))

@@ -135,6 +135,7 @@ class _Ask:
 
     desk: Desk
     model: str
+    name: str
     flags: dict[str, Any]
     doses: tuple[float, ...]
     positions: tuple[str, ...]
@@ -191,7 +192,9 @@ class _Ask:
                 chosen = recipes.choose_method(method, desk.seed)
                 recipes.check(contrasts, chosen, flags["stream"], flags["pooling"])
         words = settings_of(flags["prefix"], "--prefix")
-        return cls(desk, model, flags, doses, positions, words, given, target, slug, vectors, contrasts)
+        return cls(
+            desk, model, seen.name, flags, doses, positions, words, given, target, slug, vectors, contrasts
+        )
 
     @property
     def concepts(self) -> list[str]:
@@ -252,7 +255,7 @@ class _Ask:
 
         if self.given is None:
             limit = self.flags["limit_items"] or 16
-            choosing, reporting = (default_items(runner, self.model, p, limit) for p in PURPOSES)
+            choosing, reporting = (default_items(runner, self.name, p, limit) for p in PURPOSES)
             return choosing, reporting
         if len(self.given) < 8:
             self.desk.warn(f"only {len(self.given)} items: all of them choose, and none is left to report on")
@@ -273,19 +276,17 @@ class _Ask:
         from trimtab.evaluation.sweep import Bench, sweep
 
         f = self.flags
-        score = choose_score(
-            f["score"], f["score_set"], self.model, self.concepts, self.given, self.desk.seed
-        )
+        score = choose_score(f["score"], f["score_set"], self.name, self.concepts, self.given, self.desk.seed)
         with self.desk.progress("sweep (samples)", None) as bar:
             bench = Bench(
-                runner, files, tuple(self.concepts), score, fluency(runner, self.model, score, run),
+                runner, files, tuple(self.concepts), score, fluency(runner, self.name, score, run),
                 sampling=Sampling(f["max_tokens"], f["temperature"], f["top_p"], n=f["samples"]),
                 readout=readout(files) if score.needs == "readings" else None,
                 randoms=f["randoms"], continue_to=f["continue_to"], baseline=baseline, seed=self.desk.seed, ledger=run,
                 advance=bar.advance,
             )  # fmt: skip
             cells, candidates = self.cells(files, runner.info.n_layers)
-            words = {**personas(self.model), **self.words}
+            words = {**personas(self.name), **self.words}
             found = sweep(
                 bench, cells, candidates, choosing, reporting, self.doses, words, refine=not f["no_refine"]
             )

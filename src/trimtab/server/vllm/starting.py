@@ -41,6 +41,17 @@ def command(model: str, flags: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", _module(), "--model", model, *own, *flags]
 
 
+def value(flags: Sequence[str], *names: str) -> str | None:
+    """What `flags` say behind the first of `names` that stands there; "" behind one that says nothing, None where none
+    stands there. vLLM takes `_` for `-` in the name of a flag, and `=` before what it says."""
+    for i, flag in enumerate(flags):
+        name, equals, said = flag.partition("=")
+        if name.replace("_", "-") in names:
+            follows = flags[i + 1] if i + 1 < len(flags) else "-"
+            return said if equals else "" if follows.startswith("-") else follows
+    return None
+
+
 def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment with trimtab among the plugins. `VLLM_PLUGINS` lists all that vLLM may load, so one that is not
     set is filled with what vLLM would have loaded without it."""
