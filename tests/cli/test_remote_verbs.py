@@ -129,6 +129,7 @@ def test_a_server_says_what_its_model_is(url, refused, joy, tmp_path):
     assert "layer 9" in refused(*asked)
     assert "takes no --dtype" in refused("sweep", *there, joy, "--dtype", "float32", "--runs-dir", tmp_path)
     assert "server's address" in refused("calibrate", "tiny", "--engine", "remote", joy)
+    assert "add --engine remote" in refused("calibrate", url, joy)
 
 
 def test_the_embedded_model_has_its_own_materials_wherever_it_runs(serving, trimtab):

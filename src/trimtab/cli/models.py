@@ -19,6 +19,7 @@ from trimtab.errors import FormatError, InputError
 
 from .frame import Desk
 from .output import children_on_stderr
+from .servers import is_url
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -160,6 +161,8 @@ def glance(model: str, engine: str) -> Glance:
     """
     if engine == "remote":
         return Served.of(model)
+    if is_url(model):
+        raise InputError(f"{model} is a server: add --engine remote, which works on the model that it serves")
     if engine == "reference":  # built in
         return Glance(model)
     if model == "embedded":
