@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,8 @@ def test_a_sweep_is_that_of_the_same_model_here(both, joy, items):
         here, there = both("sweep", joy, *argv, "--score", score, "--no-write", "--runs-dir", "PLACE")
         same(here, there)
         assert here["final"][0]["study"]["n_items"] == 4
+    for record in (here, there):  # what is published names the model, and not the address at which it was served
+        assert "- **Model:** `tiny`" in (Path(record["run"]) / "card.md").read_text()
 
 
 def test_texts_and_readings_are_those_of_the_same_model_here(both, joy):

@@ -106,7 +106,7 @@ def calibrate(
                 )
                 signs = _signs(runner, vectors, wanted, found, items[cut:], score, positions, desk.seed)
             figures = _figures(wanted, found, limit, signs, receipt)
-            about = _about(desk, model, limit, receipt, vectors, score.name if signs else "")
+            about = _about(desk, seen.name, limit, receipt, vectors, score.name if signs else "")
             report = run_reports.keep(
                 desk, run, figures, calibration_page.report(wanted, found, signs, about)
             )

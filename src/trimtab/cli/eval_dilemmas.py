@@ -152,12 +152,12 @@ def dilemmas(
         measured, folder = _measure(desk, bench, cells, found, methods, placing, flags["continue_to"])
     from trimtab.evaluation.transfer.study import report
 
-    done = report(items, cells, measured, setup, model)
+    done = report(items, cells, measured, setup, seen.name)
     record = {"model": model, "engine": engine, "revision": runner.info.revision, "seed": desk.seed,
               "unit": placing.unit, "run": folder, "dilemmas": len(found), "questions": len(rows),
               **done.to_json(), "warnings": list(said)}  # fmt: skip
     record["report"] = _report(
-        desk, done, model, runner, placing, dict(zip(methods, flags["steer"])), methods, record
+        desk, done, seen.name, runner, placing, dict(zip(methods, flags["steer"])), methods, record
     )
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")

@@ -53,8 +53,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     if len(named) < 2:
         raise InputError("give at least two corpora under different names: NAME=PATH NAME=PATH")
     models = list(dict.fromkeys([model, *flags["also"]]))
-    for each in models:
-        glance(each, engine)
+    called = {each: glance(each, engine).name for each in models}
     options = {k: flags[k] for k in ("dtype", "device")}
     hashes = {n: _texts_hash(c) for n, c in named.items()}
     entries: list[dict[str, Any]] = []
@@ -79,7 +78,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
                         ],
                         "verdicts": [{"model": each, **v} for v in _verdicts(found)],
                     }
-                    made = report(found, About(each, info.revision, method.name, desk.command))
+                    made = report(found, About(called[each], info.revision, method.name, desk.command))
                     page = run_reports.keep(desk, run, figures, made)
             entries += figures["entries"]
             verdicts += figures["verdicts"]

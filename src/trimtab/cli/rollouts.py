@@ -105,7 +105,8 @@ def rollouts(
     target = output or folder / "rollouts.jsonl"
     write(rows, target)
     notes = () if warning is None else (warning,)
-    about = _about(desk, runner.info, model, vectors, placement, flags, notes)
+    name = runner.info.id if engine == "remote" else model
+    about = _about(desk, runner.info, name, vectors, placement, flags, notes)
     figures = {"conditions": finite(by_condition), "items": finite(by_item), "notes": notes}
     page = run_reports.keep(desk, desk.runs[-1], figures, report(rows, found, by_condition, about))
     record = {

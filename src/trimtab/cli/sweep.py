@@ -105,10 +105,10 @@ def sweep(
         with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
             found, names = ask.swept(runner, files, baseline, choosing, reporting, run)
             figures = said_of.figures(found, files, excluded, names)
-            facts = [("model", model), ("items that chose", str(len(choosing))),
+            facts = [("model", ask.name), ("items that chose", str(len(choosing))),
                      ("items reported on", str(len(reporting))),
                      *((f"left out {k}", v) for k, v in excluded.items())]  # fmt: skip
-            made = said_of.report(found, desk, runner.info, model, files, names, facts)
+            made = said_of.report(found, desk, runner.info, ask.name, files, names, facts)
             report = run_reports.keep(desk, run, figures, made)
             target = ask.write(files, found, run.folder)
     record = {

@@ -27,7 +27,7 @@ NAME = "trimtab"
 def command(model: str, flags: Sequence[str]) -> list[str]:
     """The command line; `flags` are vLLM's own. Without `--host` it listens on this machine only."""
     if find_spec("vllm") is None:
-        raise MissingDependency.of("vllm", "vllm", "trimtab serve --engine vllm")
+        raise MissingDependency.of("vllm", "vllm", "trimtab serve (but for --engine transformers)")
     given = {f.partition("=")[0].replace("_", "-") for f in flags if f.startswith("--")}
     own: list[str] = []
     if model == "embedded":
