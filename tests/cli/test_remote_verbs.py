@@ -111,7 +111,10 @@ def test_a_sweep_is_that_of_the_same_model_here(both, joy, items):
         here, there = both("sweep", joy, *argv, "--score", score, "--no-write", "--runs-dir", "PLACE")
         same(here, there)
         assert here["final"][0]["study"]["n_items"] == 4
-    for record in (here, there):  # what is published names the model, and not the address at which it was served
+    for record in (
+        here,
+        there,
+    ):  # what is published names the model, and not the address at which it was served
         assert "- **Model:** `tiny`" in (Path(record["run"]) / "card.md").read_text()
 
 

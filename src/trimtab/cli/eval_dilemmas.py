@@ -282,6 +282,7 @@ def _measure(
         "dilemmas": data,
         "vectors": {n: [v.hash, list(v.choose_layers(placing.layers, depth))] for n, v in methods.items()},
         "model": bench.engine.info.id,
+        "dtype": bench.engine.info.dtype,  # a server may come back with another one
     }
     measured: list[Measured] = []
     run = desk.run(bench.engine.info.id, identity=identity, revision=bench.engine.info.revision)

@@ -220,6 +220,7 @@ def _make(
         "questions": data,
         "vectors": {n: [v.hash, _layers(v, runner, flags)] for n, v in vectors.items()},
         "model": runner.info.id,
+        "dtype": runner.info.dtype,
     }
     slug = f"{runner.info.id}-{Path(flags['dataset']).stem}"
     run = desk.run(slug, identity=identity, revision=runner.info.revision)
