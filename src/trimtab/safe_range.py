@@ -97,7 +97,7 @@ def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:
             doses[name] = doses.get(name, 0.0) + float(source["dose_here"])
     return [
         f"dose {doses[name]:+.3g} of {name!r} is beyond its calibrated safe range"
-        + (f" ({part:.3g} times)" if math.isfinite(part) else " (this side has none)")
+        + (f" ({part:.4g} times)" if math.isfinite(part) else " (this side has none)")
         + ": expect damaged text; lower the dose, or calibrate with another limit"
         for name, part in used.items()
         if part > 1 + 1e-6

@@ -1,6 +1,7 @@
 """`trimtab calibrate` on the reference model: what it writes, says, keeps and refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,23 @@ def test_a_finished_run_is_not_solved_again(calibrate, tmp_path):
     (folder,) = (tmp_path / "runs").iterdir()
     assert len((folder / "samples.jsonl").read_text().splitlines()) == 4
     assert json.loads((folder / "metrics.json").read_text())["ranges"] == first.record["ranges"]
+
+
+def test_another_number_format_is_another_run(calibrate, monkeypatch):
+    """A server may come back with one at the same address, and what was measured before is not what it would say."""
+    from trimtab.cli import models
+
+    real, runs = models.load_engine, []
+    for dtype in ("float32", "bfloat16", "float32"):
+
+        def load(*args, dtype=dtype, **options):
+            engine = real(*args, **options)
+            engine.info = replace(engine.info, dtype=dtype)
+            return engine
+
+        monkeypatch.setattr(models, "load_engine", load)
+        runs.append(calibrate("--json", "--no-sign").record["run"])
+    assert runs[0] == runs[2] != runs[1]
 
 
 def test_another_file_is_written_where_it_is_asked_for(calibrate, joy, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from trimtab.cli.frame import run, verb
+from trimtab.cli.frame import Desk, run, verb
 from trimtab.cli.output import finite, json_line
 from trimtab.cli.progress import Progress
 from trimtab.cli.verbs import VERBS, VerbGroup
@@ -328,3 +329,23 @@ def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) < 4
     assert lines[-1].startswith("extract 4/4 100%")
+
+
+def test_what_vllms_processes_print_is_no_result(monkeypatch, capfd):
+    """They inherit the standard output, which with --json holds one line."""
+    from trimtab.cli import models
+
+    def load(*_, **__):
+        subprocess.run([sys.executable, "-c", "print('noise')"], check=True)
+        return "the engine"
+
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    monkeypatch.setattr(models, "load_engine", load)
+    for engine in ("vllm", "transformers"):
+        assert models.start("m", engine) == "the engine"
+        out, err = capfd.readouterr()
+        assert ("noise" in out, "noise" in err) == (engine != "vllm", engine == "vllm")
+    with pytest.raises(InputError, match="takes no --device"):
+        models.open_engine(
+            Desk("generate", {}, {"seed": 0, "as_json": False, "quiet": True}), "m", "vllm", device="cpu"
+        )

@@ -91,3 +91,29 @@ def test_rules_and_the_feed_go_to_every_server(trimtab, refused, tmp_path, monke
         )
     rules.write_text("happy z > 2 -> shout")
     assert "shout" in refused(*asked, "--vectors", vectors)
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")
+def test_vllm_starts_so_that_rules_act_and_requests_are_finished(trimtab, refused, tmp_path):
+    rules, vectors = tmp_path / "rules.txt", tmp_path / "feelings.safetensors"
+    vectors.write_bytes(b"")
+    asked = ("serve", "tiny", "--rules", rules, "--vectors", vectors, "--dry-run")
+
+    def words(*more: str) -> str:
+        return " ".join(trimtab(*asked, *more, "--json").record["command"])
+
+    rules.write_text("happy z > 2 -> log")
+    assert "scheduling" not in words() and "--async-scheduling" in words("--async-scheduling")
+    assert "--shutdown-timeout 60" in words() and "--shutdown-timeout 5" in words("--grace", "5")
+    assert words("--shutdown-timeout=7").count("--shutdown-timeout") == 1
+    assert "give one of them" in refused(*asked, "--shutdown-timeout", "7", "--grace", "5")
+    assert "--seed" not in words() and words("--seed", "3").endswith("--seed 3 --shutdown-timeout 60")
+    for acting in ("abort", "log, abort"):
+        rules.write_text(f"happy z > 2 -> {acting}")
+        assert words().count("--no-async-scheduling") == 1
+        assert words("--no_async_scheduling").count("scheduling") == 1
+        assert "step ahead" in refused(*asked, "--async-scheduling")
+        for several in (("-tp", "2"), ("--pipeline-parallel-size=2",), ("--tensor_parallel_size", "2")):
+            assert "one worker" in refused(*asked, *several)
+        assert "-tp 1" in words("-tp", "1")
+    assert "comes first" in refused("serve", "--max-model-len", "9", "embedded", "--dry-run")

@@ -114,6 +114,27 @@ def test_what_cannot_be_told_is_refused():
         layers.find_layers(Model("one"), 5)
 
 
+def test_rounding_to_sixteen_bits_does_not_hide_which_it_is():
+    """A kernel that adds and norms at once rounds once, and the same in two steps at each of them: one number of many
+    may then be off by more than a hundredth."""
+
+    def norm(x, residual=None):
+        whole = x.float() if residual is None else x.float() + residual.float()
+        made = (whole * torch.rsqrt(whole.pow(2).mean(-1, keepdim=True))).bfloat16() * weight
+        return made if residual is None else (made, whole.bfloat16())
+
+    torch.manual_seed(0)
+    weight = (1 + 0.5 * torch.rand(192)).bfloat16()
+    worst = 0.0
+    for _ in range(200):
+        branch, before = (60 * torch.randn(4, 192).bfloat16() for _ in range(2))
+        assert layers.decide([branch, before], [branch, before], norm, "Block") is True
+        assert layers.decide([branch + before, before], [branch + before], norm, "Block") is False
+        fused, two = norm(branch, before)[0].float(), norm(branch + before).float()
+        worst = max(worst, float(((fused - two).abs() / two.abs().clamp(min=0.1)).max()))
+    assert worst > 0.011
+
+
 def test_classes_are_wrapped_once_and_other_instances_stay_plain():
     torch.manual_seed(0)
     model, other, x = Model("one"), Model("one"), torch.randn(4, WIDTH)

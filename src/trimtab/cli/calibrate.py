@@ -80,7 +80,7 @@ def calibrate(
     target = _target(output, path)
     positions = steering.parse_positions(flags["positions"])
     given = read_given_items(flags["items"], flags["split"], flags["limit_items"])
-    limit = _limit(flags["limit"], model, flags["reference"])
+    limit = _limit(flags["limit"], seen.name, flags["reference"])
     depth = seen.n_layers or vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
     layers = vectors.choose_layers(flags["layers"], depth, flags["stream"])
     wanted = _searches(vectors, layers, flags["stream"], flags["operator"], positions)
@@ -93,20 +93,21 @@ def calibrate(
         steering.check_source(desk, file, vectors, runner.info)
         vectors = with_norms(runner, vectors, desk.note)
         wanted = [Search(vectors.only([s.concept]), s.site, s.operator, s.sign, s.positions) for s in wanted]
-        items = _items(runner, model, given, flags["limit_items"])
+        items = _items(runner, seen.name, given, flags["limit_items"])
         cut = len(items) if flags["no_sign"] else max(1, round(SOLVE * len(items)))
         receipt = _receipt(runner, limit, items[:cut], flags["positions"])
-        identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors)}
+        identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors),
+                    "dtype": runner.info.dtype}  # fmt: skip
         with desk.run(path.stem, identity=identity, revision=runner.info.revision) as run:
             found = _solve(desk, run, runner, wanted, limit, items[:cut])
             signs: list[SignCheck] = []
             if not flags["no_sign"] and len(items) > cut + 1:
                 score = choose_score(
-                    flags["score"], flags["score_set"], model, vectors.concepts, given, desk.seed
+                    flags["score"], flags["score_set"], seen.name, vectors.concepts, given, desk.seed
                 )
                 signs = _signs(runner, vectors, wanted, found, items[cut:], score, positions, desk.seed)
             figures = _figures(wanted, found, limit, signs, receipt)
-            about = _about(desk, model, limit, receipt, vectors, score.name if signs else "")
+            about = _about(desk, seen.name, limit, receipt, vectors, score.name if signs else "")
             report = run_reports.keep(
                 desk, run, figures, calibration_page.report(wanted, found, signs, about)
             )

@@ -11,12 +11,13 @@ import click
 from trimtab.engines import DEFAULT, ENGINES
 
 from .frame import Desk, verb
+from .models import start
 
 
 @verb("demo", output="Folder for the report and the vector files (default: runs/<time>-demo).")
 @click.option(
     "--engine",
-    type=click.Choice([e for e in ENGINES if e != "reference"]),
+    type=click.Choice([e for e in ENGINES if e not in ("reference", "remote")]),
     default=DEFAULT,
     help="What runs the model.",
 )
@@ -34,9 +35,8 @@ def demo(desk: Desk, output: Path | None, engine: str, open_report: bool) -> Non
     folder = output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
     from trimtab.demo.run import run
     from trimtab.demo.terminal import render
-    from trimtab.engines import load_engine
 
-    result = run(DemoSettings(seed=desk.seed), folder, desk, lambda: load_engine("embedded", engine))
+    result = run(DemoSettings(seed=desk.seed), folder, desk, lambda: start("embedded", engine))
     desk.result(result.to_json(), text=None if desk.as_json else render(result))
     if open_report:
         import webbrowser

@@ -16,7 +16,7 @@ from . import dilemma_runs, run_reports
 from .evaluating import continue_option, settings_of
 from .frame import Desk, verb
 from .library import library_option
-from .models import glance, model_options, open_engine, spoken_warnings
+from .models import Glance, glance, model_options, open_engine, spoken_warnings
 from .numbers import numbers
 from .places import check_writable
 from .transfer_tables import show
@@ -112,12 +112,13 @@ def dilemmas(
     from trimtab.evaluation.transfer.measurement import Bench
     from trimtab.evaluation.transfer.study import Setup, choosing
 
-    found = _dilemmas(model, dilemmas, flags)
+    seen = glance(model, engine)
+    found = _dilemmas(seen.name, dilemmas, flags)
     if flags["list_values"]:
         counts = values_of(found)
         desk.result({"values": counts}, text="\n".join(f"{n:5d}  {v}" for v, n in counts.items()))
         return
-    methods = _methods(flags["steer"], flags["layers"], model, engine)
+    methods = _methods(flags["steer"], flags["layers"], model, seen)
     slot = flags["slot"] if flags["slot"] is not None else ("" if found[0].question else SLOT)
     asking = Asking(flags["template"] or TEMPLATE, slot, flags["thinking"])
     setup = Setup(flags["target"].strip() if "/" in flags["target"] else flags["target"].strip().lower(),
@@ -168,14 +169,14 @@ def dilemmas(
     from trimtab.evaluation.transfer.page import report as page
     from trimtab.evaluation.transfer.study import report
 
-    done = report(items, [*cells, *trained], measured, setup, model)
+    done = report(items, [*cells, *trained], measured, setup, seen.name)
     described = _described(methods, dict(zip(methods, flags["steer"])), runner.info, placing)
     done = replace(done, notes=(*done.notes, *beyond(done, placing.unit, described)))
     record = {"model": model, "engine": engine, "revision": runner.info.revision, "seed": desk.seed,
               "unit": placing.unit, "run": str(run.folder), "dilemmas": len(found), "questions": len(rows),
               **done.to_json(), "warnings": list(said)}  # fmt: skip
     facts = (("seed", str(desk.seed)), ("command", desk.command))
-    about = Run(model, runner.info.revision, placing.unit, desk.command, facts)
+    about = Run(seen.name, runner.info.revision, placing.unit, desk.command, facts)
     record["report"] = run_reports.keep(desk, desk.runs[-1], record, page(done, about, described))
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
@@ -200,12 +201,11 @@ def _dilemmas(model: str, path: Path | None, flags: dict[str, Any]) -> list[Dile
 
 
 def _methods(
-    steer: tuple[str, ...], layers: str | None, model: str, engine: str
+    steer: tuple[str, ...], layers: str | None, model: str, seen: Glance
 ) -> dict[str, ConceptVectors]:
     """One-concept vectors by a short name, checked against the model's configuration."""
     from . import steering
 
-    seen = glance(model, engine)
     found: dict[str, ConceptVectors] = {}
     for reference in steer:
         vectors = steering.one_concept(reference, steering.load_reference(reference))

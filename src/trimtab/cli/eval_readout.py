@@ -52,8 +52,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
     if len(named) < 2:
         raise InputError("give at least two corpora under different names: NAME=PATH NAME=PATH")
     models = list(dict.fromkeys([model, *flags["also"]]))
-    for each in models:
-        glance(each, engine)
+    called = {each: glance(each, engine).name for each in models}
     options = {k: flags[k] for k in ("dtype", "device")}
     hashes = {n: _texts_hash(c) for n, c in named.items()}
     entries: list[dict[str, Any]] = []
@@ -65,7 +64,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
                 info = runner.info
                 sites = choose_sites(info, flags["layers"], [flags["stream"]])
                 # two models may share an id: the name that was asked for tells their runs apart
-                identity = {"corpora": hashes, "model": info.id, "asked": each}
+                identity = {"corpora": hashes, "model": info.id, "asked": each, "dtype": info.dtype}
                 with desk.run(f"{info.id}-readout", identity=identity, revision=info.revision) as run:
                     found = _kept(run)
                     if found is None:
@@ -78,7 +77,7 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
                         ],
                         "verdicts": [{"model": each, **v} for v in _verdicts(found)],
                     }
-                    made = report(found, About(each, info.revision, method.name, desk.command))
+                    made = report(found, About(called[each], info.revision, method.name, desk.command))
                     page = run_reports.keep(desk, run, figures, made)
             entries += figures["entries"]
             verdicts += figures["verdicts"]

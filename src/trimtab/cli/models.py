@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from trimtab.engines import DEFAULT, ENGINES, engine_class, load_engine
 from trimtab.errors import FormatError, InputError
 
 from .frame import Desk
+from .output import children_on_stderr
+from .servers import is_url
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -32,8 +34,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True)
 class Glance:
-    """What a model's configuration says without loading it; None where it does not (a hub id, say)."""
+    """What a model's configuration says without loading it; None where it does not (a hub id, say). `name` is what the
+    model is called where it lies: MODEL itself, or what a server calls the model that it serves."""
 
+    name: str
     n_layers: int | None = None
     hidden_size: int | None = None
     context_length: int | None = None
@@ -103,6 +107,37 @@ class Glance:
         return found
 
 
+@dataclass(frozen=True)
+class Served(Glance):
+    """What a server says of its model; its texts are cut into tokens there."""
+
+    address: str = ""
+    templated: bool = False
+
+    @classmethod
+    def of(cls, address: str) -> Served:
+        """Ask it."""
+        with load_engine(address, "remote") as found:
+            info = found.info
+        size = (info.n_layers, info.hidden_size, info.context_length)
+        return cls(info.id, *size, address=address, templated=info.template_hash is not None)
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether the served model has a chat template."""
+        return self.templated
+
+    def token_prefixes(self) -> Callable[[str], list[str]]:
+        """As of a folder, by the server's tokenizer."""
+        from trimtab.recipes.reading import token_prefixes
+
+        def cut(text: str) -> list[str]:
+            with load_engine(self.address, "remote") as engine:
+                return token_prefixes(engine)(text)
+
+        return cut
+
+
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--engine`, `--dtype` and `--device`, passed on as keywords."""
     for option in (
@@ -121,11 +156,15 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def glance(model: str, engine: str) -> Glance:
-    """Check that a model folder is one, and read its size; its weights are checked by the engine, as it
-    loads.
+    """Check that a model folder is one, and read its size, or ask the server; weights are checked by the engine, as
+    it loads.
     """
-    if engine in ("reference", "remote"):  # built in, and on another machine
-        return Glance()
+    if engine == "remote":
+        return Served.of(model)
+    if is_url(model):
+        raise InputError(f"{model} is a server: add --engine remote, which works on the model that it serves")
+    if engine == "reference":  # built in
+        return Glance(model)
     if model == "embedded":
         from trimtab import embedded
 
@@ -133,15 +172,13 @@ def glance(model: str, engine: str) -> Glance:
     else:
         folder = Path(model).expanduser()
     if not folder.exists():
-        if _HUB_ID.fullmatch(model) and not Path(model).parent.is_dir():
-            return Glance()
-        if "/" not in model and _HUB_ID.fullmatch(model):
-            return Glance()
+        if _HUB_ID.fullmatch(model) and ("/" not in model or not Path(model).parent.is_dir()):
+            return Glance(model)
         raise FormatError(f"no such model folder: {model}; give a folder with config.json, or a hub id")
     if not folder.is_dir():
         raise FormatError(f"{model} is a file; a model is a folder with config.json and weights")
     config = _config(folder)
-    return Glance(*(_number(config, names) for names in (_DEPTH, _WIDTH, _CONTEXT)), folder=folder)
+    return Glance(model, *(_number(config, names) for names in (_DEPTH, _WIDTH, _CONTEXT)), folder=folder)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -166,11 +203,19 @@ def open_engine(desk: Desk, model: str, engine: str, **options: Any) -> Engine:
     """Load the model; a flag that this engine does not know is refused by name."""
     given = {k: v for k, v in options.items() if v is not None}
     known = inspect.signature(engine_class(engine).load).parameters  # type: ignore[attr-defined]
+    others = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for name in given:
-        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        # What vLLM takes beside is vLLM's own, and it chooses its device by how it was built.
+        if name not in known and (name == "device" or not others):
             raise InputError(f"the {engine} engine takes no --{name.replace('_', '-')}; leave it out")
     desk.note(f"loading {model} ({engine})")
-    return load_engine(model, engine, **given)
+    return start(model, engine, **given)
+
+
+def start(model: str, engine: str, **options: Any) -> Engine:
+    """Load the model. What the processes of vLLM print does not stand among results."""
+    with children_on_stderr() if engine == "vllm" else nullcontext():
+        return load_engine(model, engine, **options)
 
 
 @contextmanager

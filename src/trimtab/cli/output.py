@@ -6,13 +6,15 @@ null, because strict JSON parsers refuse them.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from trimtab.records import finite, json_line
 
-__all__ = ["Output", "finite", "json_line"]
+__all__ = ["Output", "children_on_stderr", "finite", "json_line"]
 
 
 class Output:
@@ -64,3 +66,18 @@ class Output:
     def _write(self, text: str) -> None:
         self._stdout.write(text)
         self._stdout.flush()
+
+
+@contextlib.contextmanager
+def children_on_stderr() -> Iterator[None]:
+    """Standard output of processes that start meanwhile is stderr, for as long as they live: what vLLM's workers say
+    would stand beside the result. They say no more than warnings, unless VLLM_LOGGING_LEVEL asks for it."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -105,7 +105,8 @@ def rollouts(
     target = output or folder / "rollouts.jsonl"
     write(rows, target)
     notes = () if warning is None else (warning,)
-    about = _about(desk, runner.info, model, vectors, placement, flags, notes)
+    name = runner.info.id if engine == "remote" else model
+    about = _about(desk, runner.info, name, vectors, placement, flags, notes)
     figures = {"conditions": finite(by_condition), "items": finite(by_item), "notes": notes}
     page = run_reports.keep(desk, desk.runs[-1], figures, report(rows, found, by_condition, about))
     record = {
@@ -219,6 +220,7 @@ def _make(
         "questions": data,
         "vectors": {n: [v.hash, _layers(v, runner, flags)] for n, v in vectors.items()},
         "model": runner.info.id,
+        "dtype": runner.info.dtype,
     }
     slug = f"{runner.info.id}-{Path(flags['dataset']).stem}"
     run = desk.run(slug, identity=identity, revision=runner.info.revision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import click
 
 from trimtab.engines import ENGINES
 from trimtab.errors import InputError, MissingDependency
+from trimtab.server.vllm import starting
 
 from .frame import Desk, verb
 from .models import open_engine
+from .servers import LOOPBACK
 
-#: Addresses that only this machine reaches.
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: Seconds that requests may run on after a signal.
 GRACE = 60
 
@@ -40,7 +40,7 @@ GRACE = 60
 @click.option(
     "--grace",
     type=click.IntRange(0),
-    help="Seconds that requests may run on after a signal (60; not with vllm).",
+    help="Seconds that requests may run on after a signal (60).",
 )
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
@@ -69,8 +69,10 @@ def serve(
 
     With vllm, the default, this is vLLM's own server with our plugin, and all other flags are vLLM's:
     trimtab serve MODEL --port 8001 --max-model-len 4096. Any other engine runs behind a small server of ours, and with
-    --own-server vLLM does, too. `--engine remote` speaks to all of them.
+    --own-server vLLM does, too. `--engine remote` of the other verbs speaks to all of them.
     """
+    if model.startswith("-"):
+        raise InputError(f"the model comes first: trimtab serve MODEL {model} …")
     for path in (*vectors, *(p for p in (vector_dir, rules) if p)):
         if not Path(path).exists():
             raise InputError(f"there is no {path}")
@@ -93,13 +95,15 @@ def serve(
     if engine == "vllm" and own_server and rules:
         raise InputError("vLLM judges rules in its own server only: leave --own-server out")
     if engine == "vllm" and not own_server:
-        _check_reading(rules, feed, ours)
-        for name, given in {"log-prompts": log_prompts, "grace": grace is not None}.items():
-            if given:
-                raise InputError(
-                    f"--{name} needs a server of ours: add --own-server or --engine transformers, or leave it out"
-                )
-        more = ["--dtype", dtype] if dtype else []
+        acting = _check_reading(rules, feed, ours)
+        if log_prompts:
+            raise InputError(
+                "--log-prompts needs a server of ours: add --own-server or --engine transformers, or leave it out"
+            )
+        more = [*(["--dtype", dtype] if dtype else []), *(["--seed", str(desk.seed)] if desk.seed else [])]
+        more += _ending(flags, grace)
+        if acting:
+            more += _stepping(desk, flags)
         # Not as a flag, which every user of the machine can read.
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
         _vllm(desk, model, [*place, *more, *flags], ours, secret, dry_run)
@@ -131,16 +135,45 @@ def _settings(vectors: tuple[str, ...], folder: str | None, inline: bool) -> dic
     return out
 
 
-def _check_reading(rules: str | None, feed: bool, ours: Mapping[str, str]) -> None:
-    """What can be known before vLLM has loaded a model for minutes."""
+def _check_reading(rules: str | None, feed: bool, ours: Mapping[str, str]) -> bool:
+    """What can be known before vLLM has loaded a model for minutes; whether a rule aborts or steers."""
     from trimtab.server.ruling import operator_rules
     from trimtab.server.settings import Settings
+    from trimtab.server.vllm.judging import acts
 
-    if rules:
-        operator_rules(Path(rules))
+    judged = operator_rules(Path(rules)) if rules else ()
     for name, given in (("rules", rules), ("feed", feed)):
         if given and not Settings.from_environment({**os.environ, **ours}).readout:
             raise InputError(f"--{name} has nothing to read with: add --vectors FILE")
+    return any(map(acts, judged))
+
+
+def _ending(flags: Sequence[str], grace: int | None) -> list[str]:
+    """vLLM's flag for what `--grace` says; without one it ends requests that run on the spot."""
+    if starting.value(flags, "--shutdown-timeout") is None:
+        return ["--shutdown-timeout", str(GRACE if grace is None else grace)]
+    if grace is not None:
+        raise InputError("--grace is vLLM's --shutdown-timeout: give one of them")
+    return []
+
+
+def _stepping(desk: Desk, flags: Sequence[str]) -> list[str]:
+    """Rules that abort or steer act exactly where one worker runs one step after the other."""
+    for names in (("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp")):
+        if (starting.value(flags, *names) or "1") != "1":
+            raise InputError(
+                f"{names[0]}: rules that abort or steer are proven on one worker only; let them tag and log"
+            )
+    if starting.value(flags, "--async-scheduling") is not None:
+        raise InputError(
+            "--async-scheduling runs a step ahead of rules that abort or steer: leave it out, or let them tag and log"
+        )
+    if starting.value(flags, "--no-async-scheduling") is not None:
+        return []
+    desk.note(
+        "rules that abort or steer are judged between two steps: vLLM runs without asynchronous scheduling"
+    )
+    return ["--no-async-scheduling"]
 
 
 def _vllm(
@@ -152,8 +185,6 @@ def _vllm(
     dry_run: bool,
 ) -> None:
     """Become vLLM's own server."""
-    from trimtab.server.vllm import starting
-
     command = starting.command(model, flags)
     environment = {**starting.environment(os.environ), **ours, **secret}
     said = {**ours, "VLLM_PLUGINS": environment["VLLM_PLUGINS"]}

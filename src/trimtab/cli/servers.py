@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from trimtab.errors import FormatError, InputError, TrimtabError, Unsupported
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Seconds without a byte after which a server counts as gone: a long prompt is silent for a while.
 SILENCE = 120.0
+#: Addresses that only this machine reaches.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def is_url(text: str) -> bool:
@@ -27,7 +30,10 @@ def connect(url: str, key: str | None, transport: Any = None) -> httpx.Client:
         raise Unsupported("talking to a server needs httpx: pip install 'trimtab[serve]'") from error
     base = url.rstrip("/").removesuffix("/v1")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=base, headers=headers, timeout=SILENCE, transport=transport)
+    here = urlsplit(base).hostname in LOOPBACK  # no proxy reaches this machine's own ports
+    return httpx.Client(
+        base_url=base, headers=headers, timeout=SILENCE, transport=transport, trust_env=not here
+    )
 
 
 def asked(client: httpx.Client, method: str, path: str, **more: Any) -> Any:

@@ -101,14 +101,14 @@ def sweep(
         choosing, reporting = ask.items_on(runner)
         identity = {"vectors": {m: v.hash for m, v in files.items()}, "items": [i.id for i in choosing + reporting],
                     "norms": {m: [*v.typical_norms.values()] for m, v in files.items()},
-                    "baseline": None if baseline is None else baseline.hash}  # fmt: skip
+                    "baseline": None if baseline is None else baseline.hash, "dtype": runner.info.dtype}  # fmt: skip
         with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
             found, names = ask.swept(runner, files, baseline, choosing, reporting, run)
             figures = said_of.figures(found, files, excluded, names)
-            facts = [("model", model), ("items that chose", str(len(choosing))),
+            facts = [("model", ask.name), ("items that chose", str(len(choosing))),
                      ("items reported on", str(len(reporting))),
                      *((f"left out {k}", v) for k, v in excluded.items())]  # fmt: skip
-            made = said_of.report(found, desk, runner.info, model, files, names, facts)
+            made = said_of.report(found, desk, runner.info, ask.name, files, names, facts)
             report = run_reports.keep(desk, run, figures, made)
             target = ask.write(files, found, run.folder)
     record = {
@@ -135,6 +135,7 @@ class _Ask:
 
     desk: Desk
     model: str
+    name: str
     flags: dict[str, Any]
     doses: tuple[float, ...]
     positions: tuple[str, ...]
@@ -192,7 +193,9 @@ class _Ask:
                 chosen = recipes.choose_method(method, desk.seed)
                 recipes.check(contrasts, chosen, flags["stream"], flags["pooling"])
         words = settings_of(flags["prefix"], "--prefix")
-        return cls(desk, model, flags, doses, positions, words, given, target, slug, vectors, contrasts)
+        return cls(
+            desk, model, seen.name, flags, doses, positions, words, given, target, slug, vectors, contrasts
+        )
 
     @property
     def concepts(self) -> list[str]:
@@ -253,7 +256,7 @@ class _Ask:
 
         if self.given is None:
             limit = self.flags["limit_items"] or 16
-            choosing, reporting = (default_items(runner, self.model, p, limit) for p in PURPOSES)
+            choosing, reporting = (default_items(runner, self.name, p, limit) for p in PURPOSES)
             return choosing, reporting
         if len(self.given) < 8:
             self.desk.warn(f"only {len(self.given)} items: all of them choose, and none is left to report on")
@@ -274,19 +277,17 @@ class _Ask:
         from trimtab.evaluation.sweep import Bench, sweep
 
         f = self.flags
-        score = choose_score(
-            f["score"], f["score_set"], self.model, self.concepts, self.given, self.desk.seed
-        )
+        score = choose_score(f["score"], f["score_set"], self.name, self.concepts, self.given, self.desk.seed)
         with self.desk.progress("sweep (samples)", None) as bar:
             bench = Bench(
-                runner, files, tuple(self.concepts), score, fluency(runner, self.model, score, run),
+                runner, files, tuple(self.concepts), score, fluency(runner, self.name, score, run),
                 sampling=Sampling(f["max_tokens"], f["temperature"], f["top_p"], n=f["samples"]),
                 readout=readout(files) if score.needs == "readings" else None,
                 randoms=f["randoms"], continue_to=f["continue_to"], baseline=baseline, seed=self.desk.seed, ledger=run,
                 advance=bar.advance,
             )  # fmt: skip
             cells, candidates = self.cells(files, runner.info.n_layers)
-            words = {**personas(self.model), **self.words}
+            words = {**personas(self.name), **self.words}
             found = sweep(
                 bench, cells, candidates, choosing, reporting, self.doses, words, refine=not f["no_refine"]
             )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +10,7 @@ from trimtab.engines import DEFAULT, ENGINES
 from trimtab.errors import Unsupported
 
 from .frame import FAILED, OK, Desk, verb
+from .output import children_on_stderr
 
 if TYPE_CHECKING:
     from trimtab.conformance.report import Entry, Report
@@ -61,7 +58,7 @@ def verify(
     chosen = [] if only is None else [n.strip() for n in only.split(",") if n.strip()]
     check_names(engine, chosen)
     options = _options(engine, flags)
-    with _children_on_stderr():
+    with children_on_stderr():
         report = _run(desk, model, engine, _vectors(vectors), chosen, compare, options)
     desk.result(report.to_json(), text=None if desk.as_json else render(report))
     return OK if report.passed else FAILED
@@ -105,20 +102,6 @@ def _run(
         return run(
             model, engine, vectors=vectors, only=only, compare=compare, seed=desk.seed, tell=tell, **options
         )
-
-
-@contextlib.contextmanager
-def _children_on_stderr() -> Iterator[None]:
-    """Standard output of the processes that an engine starts goes to stderr: it would stand beside the one line."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def render(report: Report) -> Any:

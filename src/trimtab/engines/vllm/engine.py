@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
+from trimtab.engines.checkpoint import revision_of
 from trimtab.engines.requests import Event, Request, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
@@ -38,13 +39,13 @@ class VllmEngine(Tokenized, Engine):
 
     name = "vllm"
 
-    def __init__(self, loop: Loop, tokenizer: Any, *, id: str, revision: str | None = None) -> None:
+    def __init__(self, loop: Loop, tokenizer: Any, *, id: str) -> None:
         self.loop, self.tokenizer = loop, tokenizer
         self.encoder = PromptEncoder(tokenizer, id)
         self.ledger = Ledger()
         self.new_key = new_keys()
         self.found = self._attach()
-        super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id, revision))
+        super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id))
         # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
         self._lock = contextlib.nullcontext()  # type: ignore[assignment]
         self.ends = _end_tokens(loop.llm.vllm_config.model_config, tokenizer)
@@ -85,7 +86,7 @@ class VllmEngine(Tokenized, Engine):
                 {"model": name, "dtype": _dtype(dtype), "additional_config": extra, **shared, **options},
                 extension_points.check,
             )
-            return cls(loop, tokenizer, id=id or name, revision=revision)
+            return cls(loop, tokenizer, id=id or name)
         except BaseException as error:
             loop.close()
             # vLLM's words for a model class that could not be imported; the reason is in its log alone.
@@ -174,9 +175,7 @@ def _dtype(name: str) -> str:
     return "float32" if current_platform.is_cpu() else "auto"
 
 
-def describe(
-    config: Any, encoder: PromptEncoder, found: dict[str, Any], id: str, revision: str | None
-) -> ModelInfo:
+def describe(config: Any, encoder: PromptEncoder, found: dict[str, Any], id: str) -> ModelInfo:
     """The model that vLLM runs, from its configuration and from what its worker found."""
     model, text = config.model_config, config.model_config.hf_text_config
     heads = getattr(text, "num_attention_heads", None)
@@ -186,7 +185,7 @@ def describe(
         n_layers=text.num_hidden_layers,
         hidden_size=width,
         widths={Site(layer): width for layer in range(text.num_hidden_layers)},
-        revision=revision,
+        revision=revision_of(str(model.model), getattr(model.hf_config, "_commit_hash", None)),
         architecture=found["architecture"],
         context_length=model.max_model_len,
         vocab_size=model.get_vocab_size(),

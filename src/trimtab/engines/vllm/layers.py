@@ -19,6 +19,8 @@ from trimtab.errors import Unsupported
 
 #: What vLLM puts in the place of a layer that another worker has.
 ELSEWHERE = "PPMissingLayer"
+#: Relative distance of two results that are the same but for rounding; bfloat16 makes one of 0.003.
+NEAR = 0.02
 
 
 def find_layers(model: nn.Module, count: int) -> tuple[str, dict[int, nn.Module]]:
@@ -114,7 +116,10 @@ def _first(result: Any) -> torch.Tensor:
 
 
 def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-3 * float(b.float().abs().max())))
+    """Whether two results differ by rounding alone. Of all numbers together: in bfloat16 one alone may be off by more
+    than a hundredth, where a fused kernel rounds once and separate ones thrice."""
+    a, b = a.float(), b.float()
+    return bool((a - b).norm() <= NEAR * b.norm())
 
 
 def attach(layers: Mapping[int, nn.Module], index: int, split: bool) -> None:

@@ -120,7 +120,7 @@ class Door:
             extra = self.client.vllm_config.additional_config
             options = extra.get(OPTION) if isinstance(extra, dict) else None
             self.capacity = int((options or {}).get("bank", BANK))
-            info = describe(self.client.vllm_config, self.encoder, found, name, model.revision)
+            info = describe(self.client.vllm_config, self.encoder, found, name)
             self.counter = counters.Counter(info, settings)
             self.inexact = judging.inexact(self.client.vllm_config)
             judging.check(self.counter.rules, self.inexact)

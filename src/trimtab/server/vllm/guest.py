@@ -25,10 +25,10 @@ class Guest(VllmEngine):
     """Called by threads of its own, never by the server's event loop. Closing it leaves the server as it is."""
 
     def __init__(self, door: Door) -> None:
-        self.door, info = door, door.counter.info
+        self.door = door
         # A fast tokenizer must not be used by two threads at once, and the server's own is in use.
         tokenizer = copy.deepcopy(door.encoder.tokenizer)
-        super().__init__(Borrowed(door), tokenizer, id=info.id, revision=info.revision)
+        super().__init__(Borrowed(door), tokenizer, id=door.counter.info.id)
 
     def _attach(self) -> dict[str, Any]:
         self.shelf = Counted(self.door)

@@ -43,7 +43,7 @@ def inexact(config: Any) -> str:
     if parallel.world_size > 1:
         return f"on {parallel.world_size} workers, which would have to agree to the last bit"
     if config.scheduler_config.async_scheduling:
-        return "with asynchronous scheduling, which runs a step ahead"
+        return "with asynchronous scheduling, which runs a step ahead (--no-async-scheduling ends that)"
     return ""
 
 

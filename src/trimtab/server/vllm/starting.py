@@ -27,7 +27,7 @@ NAME = "trimtab"
 def command(model: str, flags: Sequence[str]) -> list[str]:
     """The command line; `flags` are vLLM's own. Without `--host` it listens on this machine only."""
     if find_spec("vllm") is None:
-        raise MissingDependency.of("vllm", "vllm", "trimtab serve --engine vllm")
+        raise MissingDependency.of("vllm", "vllm", "trimtab serve (but for --engine transformers)")
     given = {f.partition("=")[0].replace("_", "-") for f in flags if f.startswith("--")}
     own: list[str] = []
     if model == "embedded":
@@ -39,6 +39,17 @@ def command(model: str, flags: Sequence[str]) -> list[str]:
     if "--host" not in given and "--uds" not in given:
         own += ["--host", "127.0.0.1"]
     return [sys.executable, "-m", _module(), "--model", model, *own, *flags]
+
+
+def value(flags: Sequence[str], *names: str) -> str | None:
+    """What `flags` say behind the first of `names` that stands there; "" behind one that says nothing, None where none
+    stands there. vLLM takes `_` for `-` in the name of a flag, and `=` before what it says."""
+    for i, flag in enumerate(flags):
+        name, equals, said = flag.partition("=")
+        if name.replace("_", "-") in names:
+            follows = flags[i + 1] if i + 1 < len(flags) else "-"
+            return said if equals else "" if follows.startswith("-") else follows
+    return None
 
 
 def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
