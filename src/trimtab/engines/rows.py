@@ -43,6 +43,8 @@ class Row:
         self._text = ""
         self._ranges: tuple[Range, ...] = ()
         self.states: dict[Site, list[np.ndarray]] = {}
+        #: What was captured, where an engine keeps it elsewhere than in `states`.
+        self.handle: Capture | None = None
         if spec.capture is not None:
             self._ranges = resolve_positions(spec.capture.positions, self.prompt)
             self.states = {s: [] for s in spec.capture.sites}
@@ -109,8 +111,8 @@ class Row:
 
     def _captured(self, processed: int) -> Capture | None:
         spec = self.spec.capture
-        if spec is None:
-            return None
+        if spec is None or self.handle is not None:
+            return self.handle
         positions = rows_of(self._ranges, processed)
         values = {s: _concatenate(parts) for s, parts in self.states.items()}
         for site, rows in values.items():

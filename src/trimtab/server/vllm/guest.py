@@ -7,7 +7,6 @@ loss. What it does not share is the default plan: a remote engine's request with
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.vllm.engine import VllmEngine
-from trimtab.engines.vllm.loop import Loop
+from trimtab.engines.vllm.loop import Borrowed
 from trimtab.readouts import Readout
 from trimtab.server.vllm.door import Door
 
@@ -28,7 +27,9 @@ class Guest(VllmEngine):
         self.door, info = door, door.counter.info
         # A fast tokenizer must not be used by two threads at once, and the server's own is in use.
         tokenizer = copy.deepcopy(door.encoder.tokenizer)
-        super().__init__(Borrowed(door), tokenizer, id=info.id, revision=info.revision)
+        super().__init__(
+            Borrowed(door.results.loop, Client(door.client)), tokenizer, id=info.id, revision=info.revision
+        )
 
     def _attach(self) -> dict[str, Any]:
         self.shelf = Counted(self.door)
@@ -51,17 +52,6 @@ class Guest(VllmEngine):
 
     def close(self) -> None:
         """Nothing here is its own."""
-
-
-class Borrowed(Loop):
-    """The server's event loop and engine client."""
-
-    def __init__(self, door: Door) -> None:
-        self._loop: asyncio.AbstractEventLoop = door.results.loop
-        self.llm = Client(door.client)
-
-    def close(self) -> None:
-        """It is the server's."""
 
 
 class Client:
