@@ -133,6 +133,31 @@ def test_classes_are_wrapped_once_and_other_instances_stay_plain():
     assert calls == [0, 1, 2]
 
 
+def test_layers_that_are_alike_are_alike_to_the_compiler():
+    """A number of the layer in its code would make vLLM compile every layer by itself."""
+    torch.manual_seed(0)
+    model, codes = Model("split"), []
+
+    class Count(Kernel):
+        def visit(self, layer, hidden, residual):
+            codes.append(layer)
+
+    def backend(graph, inputs):
+        codes.append(graph.code)
+        return graph.forward
+
+    blocks = dict(enumerate(model.inner.layers))
+    layers.attach(blocks, op.enlist(Count(range(3), WIDTH, lambda *_: None)), True)
+    x = torch.randn(4, WIDTH)
+    for block in blocks.values():
+        torch._dynamo.reset()
+        torch.compile(block, backend=backend, fullgraph=True)(None, x, x)
+    op.KERNELS.clear()
+    assert [c for c in codes if isinstance(c, int)] == [0, 1, 2]
+    traced = {c for c in codes if isinstance(c, str)}
+    assert len(traced) == 1 and "steer_" in traced.pop()
+
+
 def test_another_tower_of_as_many_layers_is_not_taken_for_the_text():
     """Where the model says which part of it is the text model; of lists side by side, the largest."""
     seeing = nn.Module()

@@ -114,6 +114,7 @@ def test_an_answer_is_the_engines(client, engine, vectors, body):
     assert choice["finish_reason"] == "length"
     assert np.allclose(choice["readout"]["values"], done.samples[0].readings.values, rtol=1e-5, atol=1e-6)
     assert choice["readout"]["position"] == len(prompt) - 1
+    assert choice["capture"]["align"] == "own"
     states = load(client.get(choice["capture"]["url"]).content)
     for layer in range(4):
         assert np.array_equal(

@@ -50,9 +50,11 @@ class Captures:
     def put(
         self, states: Mapping[int, np.ndarray], positions: np.ndarray, about: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Keep states [n, width] of each layer; what the answer says of them."""
+        """Keep states [n, width] of each layer, each the own state of the token at its position; what the answer says
+        of them."""
         from safetensors.numpy import save
 
+        about = {"align": "own", **about}
         tensors: dict[str, np.ndarray] = {
             f"layer_{layer}.states": np.ascontiguousarray(v, np.float32) for layer, v in states.items()
         }
