@@ -315,7 +315,7 @@ def test_an_adapter_is_steered_and_read_as_its_base_model_is(adapted, truth):
             for model in ("embedded", "loud"):
                 for asked in ({}, {"steering": plan}):
                     capture = {"layers": "all", "positions": "generated" if turn else "all"}
-                    more = {"capture": capture, "readout": ALL, "return_token_ids": True, **asked}
+                    more = {"capture": capture, "return_token_ids": True, "ignore_eos": True, **asked}
                     answer = ask(client, text(model=model, prompt=prompt, **more))
                     choice = answer["choices"][0]
                     states = fetch(client, choice["capture"])
