@@ -31,7 +31,7 @@ def generate(
 ) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
     rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
+        Row(i, j, r, engine.encoder, engine.ends, stream, engine.info.widths)
         for i, r in enumerate(requests)
         for j in range(r.sampling.n)
     ]
@@ -63,7 +63,7 @@ def opening(engine: MLXEngine) -> Opening:
         )
 
     def begin(places: Sequence[Place]) -> Batch:
-        rows = [Row(*place, engine.encoder, engine.ends, stream=True) for place in places]
+        rows = [Row(*place, engine.encoder, engine.ends, True, engine.info.widths) for place in places]
         return Batch(engine, rows, piece=PIECE)
 
     return Opening(begin, PIECE, BATCH_TOKENS)

@@ -30,7 +30,7 @@ WHOLE = 1 << 30
 def generate(engine: TransformersEngine, requests: Sequence[Request], stream: bool) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
     rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
+        Row(i, j, r, engine.encoder, engine.ends, stream, engine.info.widths)
         for i, r in enumerate(requests)
         for j in range(r.sampling.n)
     ]
@@ -51,7 +51,7 @@ def opening(engine: TransformersEngine) -> Opening:
     longest = WHOLE if recurrent(empty) else piece
 
     def begin(places: Sequence[Place]) -> Batch:
-        rows = [Row(*place, engine.encoder, engine.ends, stream=True) for place in places]
+        rows = [Row(*place, engine.encoder, engine.ends, True, engine.info.widths) for place in places]
         return Batch(engine, rows, longest)
 
     return Opening(begin, piece, CACHE_BYTES // bytes_per_token(engine.model))

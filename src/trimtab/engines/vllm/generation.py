@@ -123,7 +123,7 @@ class Batch:
 def generate(engine: VllmEngine, requests: Sequence[Request], stream: bool) -> Iterator[Event]:
     """Events of prepared requests; without `stream` only the last one of each sample."""
     rows = [
-        Row(i, j, r, engine.encoder, engine.ends, stream)
+        Row(i, j, r, engine.encoder, engine.ends, stream, engine.info.widths)
         for i, r in enumerate(requests)
         for j in range(r.sampling.n)
     ]
