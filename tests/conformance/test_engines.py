@@ -104,3 +104,26 @@ def test_vllm_as_a_person_verifies_it():
     assert [c for c in record["checks"] if c["status"] != "pass"] == []
     assert [c["name"] for c in record["checks"]] == list(names_of("vllm")) and record["not_run"] == []
     assert done.returncode == 0
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_vllm_compiled_in_sixteen_bits(dtype):
+    """What states that are not finite can spoil, in the formats and in the mode in which models are served."""
+    pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+    chosen = "generation_parity,preemption,lost_is_withheld,non_finite_contained"
+    run = "import sys; from trimtab.cli import main; sys.exit(main())"
+    flags = ["--engine", "vllm", "--dtype", dtype, "--only", chosen, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", run, "verify", "embedded", *flags],
+        capture_output=True,
+        text=True,
+        env={"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ},
+        timeout=1200,
+    )
+    assert done.stdout.count("\n") == 1, (done.stdout[-2000:], done.stderr[-2000:])
+    record = json.loads(done.stdout)
+    assert {c["name"]: c["status"] for c in record["checks"]} == dict.fromkeys(chosen.split(","), "pass"), (
+        record
+    )
+    assert record["summary"]["dtype"] == dtype

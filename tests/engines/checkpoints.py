@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,31 @@ def dequantised(model: Any, path: Path) -> Any:
     missing, unexpected = model.load_state_dict(found, strict=False)
     assert not unexpected and not [m for m in missing if "inv_freq" not in m], (missing, unexpected)
     return model
+
+
+def save_adapter(path: Path, model: Any, rank: int = 4, size: float = 0.3) -> dict[str, Any]:
+    """A LoRA adapter of q_proj and down_proj of every layer, and what it adds to each weight."""
+    import torch
+    from safetensors.torch import save_file
+
+    draw, tensors, added = torch.Generator().manual_seed(3), {}, {}
+    for name, weight in model.named_parameters():
+        if "q_proj" in name or "down_proj" in name:
+            out, into = weight.shape
+            a = size * torch.randn(rank, into, generator=draw)
+            b = size * torch.randn(out, rank, generator=draw)
+            stem = "base_model.model." + name.removesuffix(".weight")
+            tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
+            added[name] = 2.0 * (b.double() @ a.double())
+    path.mkdir()
+    save_file(tensors, path / "adapter_model.safetensors")
+    settings = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": ["q_proj", "down_proj"],
+    }
+    (path / "adapter_config.json").write_text(
+        json.dumps(settings | {"bias": "none", "task_type": "CAUSAL_LM"})
+    )
+    return added

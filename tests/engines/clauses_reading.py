@@ -93,6 +93,11 @@ def captures_while_generating_cover_what_was_processed(s: Subject) -> None:
         capture = s.engine.generate(request)[0].samples[0].capture
         assert capture is not None and list(capture.positions) == list(rows)
         assert capture[0].shape == (len(list(rows)), s.engine.info.width(Site(0)))
+    # The only token was emitted and never read.
+    spec = CaptureSpec((Site(0),), "generated")
+    (done,) = s.engine.generate(Request(s.prompts[0], plan, Sampling(max_tokens=1, ignore_eos=True), spec))
+    none = done.samples[0].capture
+    assert none is not None and none[0].shape == (0, s.engine.info.width(Site(0)))
 
 
 @clause

@@ -7,6 +7,7 @@ one full forward pass of Transformers under the same plan.
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,10 @@ from engines.vllm_cases import (
 )
 from engines.vllm_soak import Soak
 from trimtab.directions import ConceptVectors
-from trimtab.engines.requests import CaptureSpec, Request, Sampling, ScoreRequest
+from trimtab.engines.handles import CaptureHandle, fetch_all
+from trimtab.engines.requests import Capture, CaptureSpec, Request, Sampling, ScoreRequest
+from trimtab.engines.vllm import captured
+from trimtab.engines.vllm.engine import VllmEngine
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import InputError, SteeringLost, Unsupported
 from trimtab.interventions import Add
@@ -286,6 +290,43 @@ def test_a_soak_of_mixed_requests_with_aborts(subject, count):
     assert counts["requests"] <= 1  # the request that settled it
 
 
+def test_captures_are_handles_that_hold_nothing_when_they_are_gone(subject, monkeypatch):
+    """The first lies in memory, and what is captured after that in a file."""
+    engine: Any = subject.engine
+    plan, tokens, new = mixed(subject)["stack"], base(60)[:70], 5
+    monkeypatch.setattr(captured, "MEMORY", memory := captured.Memory(1))
+    sites, end = (Site(1), Site(subject.last)), 70 + new - 1
+    request = Request(
+        Prompt(tokens), plan, Sampling(max_tokens=new, ignore_eos=True), CaptureSpec(sites, {"after": 60})
+    )
+
+    async def both() -> Any:
+        first, second = await asyncio.gather(engine.agenerate(request), engine.agenerate([request, request]))
+        handles = [c.samples[0].capture for c in (*first, *second)]
+        return [first[0].tokens, handles, await handles[0].fetch(), *fetch_all(handles[1:])]
+
+    made, handles, *found = asyncio.run(both())
+    want = subject.oracle.run(tokens + made[:-1], engine.resolve(plan, Prompt(tokens)))
+    for handle, got in zip(handles, found, strict=True):
+        assert isinstance(handle, CaptureHandle) and type(got) is Capture
+        assert list(got.positions) == list(range(61, end)) and handle.nbytes == 2 * 4 * 64 * (end - 61)
+        for site in sites:
+            subject.same_states(got[site], want.state(site, "after")[61:], site)
+            assert np.shares_memory(got[site], handle[site]), "fetching copies"
+        handle.close()
+        with pytest.raises(InputError, match="closed"):
+            handle.fetch()
+    assert 0 < memory.taken < 3 * handles_bytes(end)
+    del found, got, handle, handles
+    gc.collect()
+    assert memory.taken == 0 and len(engine.ledger) == 0
+
+
+def handles_bytes(end: int) -> int:
+    """What two layers of one such request take."""
+    return 2 * 4 * 64 * (end - 61)
+
+
 def test_what_vllm_cannot_do_is_refused_before_running(subject):
     engine, prompt = subject.engine, Prompt(base(8))
     with pytest.raises(Unsupported, match="temperature"):
@@ -295,3 +336,60 @@ def test_what_vllm_cannot_do_is_refused_before_running(subject):
     with pytest.raises(InputError, match="context"):
         engine.capture(Prompt((5,) * 512), [Site(0)])
     assert resolve_positions("all", prompt) == ((0, None),)
+
+
+def test_an_engine_on_an_asyncllm_that_runs_already(subject):
+    """The last test with this engine: its workers tell one engine at a time."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    llm, prompt = subject.engine.loop.llm, Prompt(base(70)[:90])
+    plans = [mixed(subject)[n] for n in ("stack", "gated", "generated", "plain")]
+    vectors = ConceptVectors.from_directions([subject.direction(Site(1), 5)])
+    readout, sites = Readout.from_vectors(vectors), (Site(0), Site(subject.last))
+    params = SamplingParams(
+        n=2, max_tokens=8, temperature=1.0, seed=3, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+
+    async def one(engine: VllmEngine, plan: Any, id: str) -> Any:
+        ride = await engine.aboard(
+            prompt, params, plan=plan, capture=CaptureSpec(sites, "generated"), readout=readout
+        )
+        async for output in llm.generate(ride.prompt, ride.params, id):
+            last = output
+        return await ride.acompletion(last)
+
+    async def client() -> Any:
+        engine = await VllmEngine.aattach(llm)
+        with pytest.raises(InputError, match="await"):
+            engine.board(prompt, params, plan=plans[0])
+        rides = [one(engine, p, f"mine-{i}") for i, p in enumerate(plans)]
+        request = Request(prompt, plans[0], Sampling(max_tokens=8, ignore_eos=True), CaptureSpec(sites))
+        *found, whole = await asyncio.gather(*rides, engine.agenerate(request))
+        with pytest.raises(InputError, match="vocabulary"):
+            await engine.aboard(Prompt((5, 9999)), params)
+        left = await engine.aboard(prompt, params, plan=plans[0], capture=CaptureSpec(sites))
+        async for _ in llm.generate(left.prompt, left.params, "left"):
+            break
+        left.close()
+        held = len(engine.ledger)
+        engine.close()
+        return [*found, *whole], held
+
+    found, held = subject.engine.loop.submit(client()).result(timeout=300)
+    assert held == 0
+    for completion, plan in zip(found, [*plans, plans[0]], strict=True):
+        resolved = subject.engine.resolve(plan, prompt)
+        assert len({s.tokens for s in completion.samples}) == len(completion.samples)
+        for sample in completion.samples:
+            want: Trace = subject.oracle.run(prompt.tokens + sample.tokens[:-1], resolved)
+            at = np.arange(len(prompt) - 1, len(prompt) + 7)
+            assert np.abs(sample.logprobs - want.logprobs[at, list(sample.tokens)]).max() <= EXACT
+            assert sample.applied.fingerprint == resolved.fingerprint
+            for site in sites:
+                truth = want.state(site, "after")[sample.capture.positions]
+                subject.same_states(sample.capture.fetch()[site], truth, site)
+            if sample.readings is not None:
+                truth = readout.apply(Site(1), want.state(Site(1), "after")[at])
+                subject.same_states(sample.readings.values[:, 0], truth, Site(1))
+    assert all(s.readings is not None for c in found[:-1] for s in c.samples)

@@ -13,7 +13,7 @@ pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'tri
 
 from trimtab.engines.vllm import extension_points, losses, runners
 from trimtab.engines.vllm.ticket import KEY
-from trimtab.errors import Unsupported
+from trimtab.errors import InputError, Unsupported
 
 pytestmark = pytest.mark.engine
 
@@ -107,6 +107,20 @@ def test_modes_that_are_not_proven_are_refused_in_words(change, word):
     extension_points.check_config(config(parallel_config__pipeline_parallel_size=2))
     with pytest.raises(Unsupported, match=word):
         extension_points.check_config(config(**change))
+
+
+def test_a_size_of_blocks_that_a_cpu_cannot_have_is_refused_before_anything_is_loaded():
+    def blocks(size: int, device: str = "cpu", chosen: bool = True, mla: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            cache_config=SimpleNamespace(block_size=size, user_specified_block_size=chosen),
+            device_config=SimpleNamespace(device_type=device),
+            model_config=SimpleNamespace(use_mla=mla),
+        )
+
+    for fine in (blocks(64), blocks(16, "cuda"), blocks(16, chosen=False), blocks(16, mla=True)):
+        extension_points.check_blocks(fine)
+    with pytest.raises(InputError, match="multiples of 32, not 16"):
+        extension_points.check_blocks(blocks(16))
 
 
 def test_a_v2_runner_that_is_not_the_one_we_know_is_refused(monkeypatch):

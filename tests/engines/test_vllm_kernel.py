@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 from engines.oracles import Trace  # noqa: E402
 from engines.registry import coordinates, every_operator, gap, place  # noqa: E402
 from engines.subjects import Subject  # noqa: E402
+from trimtab.engines.vllm import kernel  # noqa: E402
 from trimtab.engines.vllm.bank import Bank  # noqa: E402
 from trimtab.engines.vllm.kernel import Item, Kernel  # noqa: E402
 from trimtab.engines.vllm.programs import Programs, Stretch, stretches  # noqa: E402
@@ -296,6 +298,7 @@ def test_a_bad_request_is_lost_alone(world, damage):
 
 def test_nothing_leaks_and_rows_are_shared(world):
     runner = Runner(world, split=False, capacity=3)
+    address = runner.kernel.bank.rows.data_ptr()
     sweep = {f"s{i}": world.resolve(place(world, Add(amount=0.1 * i + 0.1), Site(1))) for i in range(40)}
     for id, plan in sweep.items():
         runner.admit(id, plan)
@@ -315,6 +318,12 @@ def test_nothing_leaks_and_rows_are_shared(world):
         runner.kernel.finish(plans)
     counts = runner.kernel.counts()
     assert (counts["requests"], counts["programs"], counts["bank"]) == (0, 0, 0)
+    assert runner.kernel.bank.rows.data_ptr() == address, "a captured graph would read the old rows"
+
+
+def test_the_engine_leaves_the_number_of_threads_to_vllm():
+    sources = [p.read_text(encoding="utf-8") for p in Path(kernel.__file__).parent.glob("*.py")]
+    assert len(sources) > 20 and not any("set_num_threads" in s for s in sources)
 
 
 def test_a_full_bank_refuses_in_words_and_keeps_nothing(world):

@@ -17,7 +17,7 @@ pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'tri
 
 import torch
 
-from engines.checkpoints import save_tiny_llama
+from engines.checkpoints import save_adapter, save_tiny_llama
 from engines.vllm_cases import EXACT, LENGTH, NEW, base, cases, check, exact_subject, run, settled
 from engines.vllm_families import GEMMA3N
 from trimtab.engines.vllm import worker
@@ -28,7 +28,6 @@ from trimtab.sites import Site
 
 pytestmark = pytest.mark.engine
 HERE = Path(__file__).parent
-RANK = 4
 SPECULATION: dict[str, Any] = {
     "speculative_config": {
         "method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3, "prompt_lookup_min": 2,
@@ -64,33 +63,6 @@ def test_two_workers_steer_capture_and_count_as_one(pair):
     one, other = pair.engine.loop.call("trimtab_counts")
     assert one["bank"] == other["bank"]
     assert settled(pair.engine)["programs"] == 0
-
-
-def save_adapter(path: Path, model: Any) -> dict[str, torch.Tensor]:
-    """A LoRA adapter of q_proj and down_proj of every layer, and what it adds to each weight."""
-    from safetensors.torch import save_file
-
-    draw, tensors, added = torch.Generator().manual_seed(3), {}, {}
-    for name, weight in model.named_parameters():
-        if "q_proj" in name or "down_proj" in name:
-            out, into = weight.shape
-            a = 0.3 * torch.randn(RANK, into, generator=draw)
-            b = 0.3 * torch.randn(out, RANK, generator=draw)
-            stem = "base_model.model." + name.removesuffix(".weight")
-            tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
-            added[name] = 2.0 * (b.double() @ a.double())
-    path.mkdir()
-    save_file(tensors, path / "adapter_model.safetensors")
-    settings = {
-        "peft_type": "LORA",
-        "r": RANK,
-        "lora_alpha": 2 * RANK,
-        "target_modules": ["q_proj", "down_proj"],
-    }
-    (path / "adapter_config.json").write_text(
-        json.dumps(settings | {"bias": "none", "task_type": "CAUSAL_LM"})
-    )
-    return added
 
 
 def test_an_adapter_and_a_plan_in_one_request(pair, tmp_path):
@@ -187,6 +159,8 @@ def test_compiled_code_of_a_plain_vllm_in_the_cache_steers_nothing_wrongly(tmp_p
     assert all(r["plain"] <= EXACT for r in found.values()), found
     for kind in ("cold", "warm"):
         assert found[kind]["steered"] <= EXACT and found[kind]["effect"] > 0.01, found
+        assert found[kind]["states"] <= EXACT and found[kind]["tokens"] == 80 + 7, found
+        assert "llm.generate" in found[kind]["refused"]
     assert "never reached" in found["stale"]["lost"]
 
 

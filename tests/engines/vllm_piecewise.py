@@ -17,8 +17,10 @@ import numpy as np
 from engines.oracles import HookOracle
 from engines.registry import place
 from engines.subjects import TOLERANCES, Subject
+from trimtab.engines.requests import CaptureSpec, Request
 from trimtab.engines.vllm import plugin, worker
-from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
+from trimtab.engines.vllm.engine import VllmEngine
+from trimtab.errors import SteeringLost, Unsupported
 from trimtab.interventions import Add, Pin
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
@@ -29,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "dtype": "float32", "block_size": 32, "max_num_seqs": 8, "max_num_batched_tokens": 256, "max_logprobs": -1,
     "enable_prefix_caching": False,
 }  # fmt: skip
+SEEN = Site(2)
 PARAMS: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0, "ignore_eos": True, "logprobs": -1}
 
 
@@ -73,26 +76,36 @@ class Loads(logging.Handler):
         self.count += "Directly load" in record.getMessage()
 
 
-def start(path: str, plan: ResolvedPlan | None, off: Callable[[Any, ResolvedPlan], float]) -> dict[str, Any]:
-    """One engine, a plain request, and a steered one beside it where there is a plan."""
-    from safetensors.numpy import save
+def start(path: str, plan: ResolvedPlan | None, off: Callable[..., float]) -> dict[str, Any]:
+    """One `LLM`, a plain request, and a steered and captured one beside it where there is a plan."""
     from vllm import LLM, SamplingParams
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     loads = Loads()
     llm = LLM(path, **OPTIONS)
-    wanted = [SamplingParams(**PARAMS)]
-    if plan is not None:
-        llm.collective_rpc("trimtab_put", args=(save(dict(plan.vectors)),))
-        ticket = Ticket("k", 0, plan_json(plan), plan.first_position())
-        wanted.append(SamplingParams(**PARAMS, extra_args={KEY: ticket.to_text()}))
-    outputs = llm.generate([{"prompt_token_ids": list(TOKENS)}] * len(wanted), wanted, use_tqdm=False)
-    done = [o.outputs[0] for o in outputs]
-    found: dict[str, Any] = {"plain": off(done[0], ResolvedPlan()), "loaded": loads.count}
-    if plan is not None:
-        found["lost"] = str(done[1].stop_reason) if done[1].finish_reason == "error" else ""
-        if not found["lost"]:
-            found["steered"], found["effect"] = off(done[1], plan), off(done[1], ResolvedPlan())
+    plain = SamplingParams(**PARAMS)
+    if plan is None:
+        (output,) = llm.generate([{"prompt_token_ids": list(TOKENS)}], plain, use_tqdm=False)
+        found: dict[str, Any] = {"plain": off(output.outputs[0], ResolvedPlan()), "loaded": loads.count}
+    else:
+        engine = VllmEngine.attach(llm)
+        ride = engine.board(Prompt(TOKENS), plain, plan=plan, capture=CaptureSpec((SEEN,), "generated"))
+        outputs = llm.generate([ride.prompt] * 2, [plain, ride.params], use_tqdm=False)
+        done = [o.outputs[0] for o in outputs]
+        found = {"plain": off(done[0], ResolvedPlan()), "loaded": loads.count, "lost": ""}
+        try:
+            (sample,) = ride.completion(outputs[1]).samples
+            found |= {"steered": off(done[1], plan), "effect": off(done[1], ResolvedPlan())}
+            found["tokens"] = sample.applied.tokens_steered
+            with sample.capture as handle:  # type: ignore[union-attr]
+                found["states"] = off(done[1], plan, handle.fetch()[SEEN])
+        except SteeringLost as error:
+            found["lost"] = str(error)
+        try:
+            engine.generate(Request(Prompt(TOKENS)))
+        except Unsupported as error:
+            found["refused"] = str(error)
+        engine.close()
     logging.getLogger("vllm").removeHandler(loads)
     llm.llm_engine.engine_core.shutdown()
     del llm
@@ -108,11 +121,15 @@ def main(path: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(path, dtype="float64", attn_implementation="eager").eval()
     oracle = HookOracle(model)
 
-    def off(done: Any, plan: ResolvedPlan) -> float:
+    def off(done: Any, plan: ResolvedPlan, states: np.ndarray | None = None) -> float:
+        """In nats; or, of captured states, as a share of the largest."""
         whole = TOKENS + tuple(done.token_ids)[:-1]
-        want = oracle.run(whole, plan).logprobs[len(TOKENS) - 1 :]
+        want = oracle.run(whole, plan)
+        if states is not None:
+            expected = want.state(SEEN, "after")[len(TOKENS) :]
+            return float(np.abs(states - expected).max() / np.abs(expected).max())
         got = np.array([[row[t].logprob for t in range(len(row))] for row in done.logprobs])
-        return float(np.abs(got - want).max())
+        return float(np.abs(got - want.logprobs[len(TOKENS) - 1 :]).max())
 
     force()
     found = {"plain": start(path, None, off)}

@@ -62,6 +62,7 @@ def test_an_answer_is_the_engines(client, engine, vectors, body):
     assert choice["finish_reason"] == "length"
     assert np.allclose(choice["readout"]["values"], done.samples[0].readings.values, rtol=1e-5, atol=1e-6)
     assert choice["readout"]["position"] == len(prompt) - 1
+    assert choice["capture"]["align"] == "own"
     states = load(client.get(choice["capture"]["url"]).content)
     for layer in range(4):
         assert np.array_equal(
@@ -203,6 +204,20 @@ def test_models_health_figures_and_description(client):
     )
     broken = client.post("/v1/completions", content="{", headers={"content-type": "application/json"})
     assert broken.status_code == 400 and broken.json()["error"]["message"]
+
+
+def test_captures_of_many_answers_are_fetched_at_once(client):
+    asked = text(capture={"layers": [1, 3]})
+    answers = [ask(client, {**asked, "prompt": p}) for p in ("I feel glad", "They look mad", "you seem")]
+    single, *urls = [a["choices"][0]["capture"]["url"] for a in answers]
+    handles = [u.rpartition("/")[2] for u in urls]
+    one = load(client.get(single).content)
+    assert client.get(",".join([urls[0], single.rpartition("/")[2]])).status_code == 404
+    many = load(client.get(",".join([urls[0], handles[1]])).content)
+    assert {n.partition(".")[2] for n in many} == set(one) and len(many) == 2 * len(one)
+    again = ask(client, {**asked, "prompt": "They look mad"})["choices"][0]["capture"]["url"]
+    for name, array in load(client.get(again).content).items():
+        assert np.array_equal(many[f"{handles[0]}.{name}"], array)
 
 
 def test_vectors_over_http(client):

@@ -58,6 +58,9 @@ def test_the_receipt_says_what_was_done():
         "fingerprint": "plain", "vectors": [], "layers": [], "dose": {}, "tokens_steered": 0,
     }  # fmt: skip
     json.dumps(preview(order(c, steering=both).plan), allow_nan=False)
+    gated = {"placements": [{**HAPPY, "gate": {"vector": "sad", "above": 1.0, "layer": 1}}]}
+    (shown,) = preview(order(c, steering=gated).plan)["placements"][:1]
+    assert shown["gate"]["threshold"] == 1.0 and shown["gate"]["align"] == "own"
 
 
 def test_fields_and_xargs_are_the_same():

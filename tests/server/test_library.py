@@ -136,6 +136,29 @@ def test_a_capture_is_fetched_once_and_expires():
     assert captures.fetch(late["handle"]) is None and len(captures) == 0 and captures.held == 0
 
 
+def test_many_captures_come_in_one_body_or_none_of_them():
+    captures = Captures(Settings())
+    rows = [np.full((i + 1, 3), i, np.float32) for i in range(3)]
+    said = [
+        captures.put({1: r, 4: r + 10}, np.arange(len(r)), {"at": "after", "fingerprint": str(i)})
+        for i, r in enumerate(rows)
+    ]
+    names = [s["handle"] for s in said]
+    assert captures.fetch_all([*names, "guess"]) is None and len(captures) == 3
+    body = captures.fetch_all([names[2], names[0], names[2]])
+    assert body is not None and len(captures) == 1 and captures.fetch_all([names[0], names[1]]) is None
+    found = load(body)
+    assert set(found) == {
+        f"{n}.{t}" for n in (names[0], names[2]) for t in ("layer_1.states", "layer_4.states", "positions")
+    }
+    for i in (0, 2):
+        assert np.array_equal(found[f"{names[i]}.layer_4.states"], rows[i] + 10)
+        assert list(found[f"{names[i]}.positions"]) == list(range(i + 1))
+    size = int.from_bytes(body[:8], "little")
+    about = json.loads(json.loads(body[8 : 8 + size])["__metadata__"][names[2]])
+    assert about == {"align": "own", "at": "after", "fingerprint": "2"}
+
+
 def test_captures_are_bounded():
     captures = Captures(Settings(max_capture_bytes=100, max_held_bytes=150))
     with pytest.raises(InputError, match="fewer layers"):

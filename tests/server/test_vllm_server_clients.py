@@ -25,7 +25,7 @@ from server.asking import (
     text,
 )  # fmt: skip
 from server.malformed import requests
-from server.stock import CONCEPTS, LAYERS, Server
+from server.stock import CONCEPTS, LAYERS, Server, vectors
 
 pytestmark = pytest.mark.engine
 
@@ -214,3 +214,25 @@ def test_plain_answers_are_those_of_a_server_without_trimtab(server, http, tmp_p
         assert client.get("/v1/vectors").status_code == 404
         for a, mine in zip(asked, ours, strict=True):
             assert both(client, a) == mine
+
+
+@pytest.mark.check
+def test_a_server_that_nobody_told_of_trimtab_steers_or_refuses(http, tmp_path, monkeypatch):
+    """As whoever has trimtab installed starts vLLM: `VLLM_PLUGINS` is not set, and our routes are not loaded."""
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    vectors().save(tmp_path / "feelings.safetensors")
+    found = {"TRIMTAB_READOUT_VECTORS": str(tmp_path / "feelings.safetensors")}
+    stock = Server(tmp_path, found, FLAGS, plugins=False)
+    wanted = {"steering": PLAN, "readout": {"layers": [2]}}
+    with stock, httpx.Client(base_url=stock.url, timeout=600) as client:
+        assert client.get("/v1/vectors").status_code == 404
+        for body in (chat, text):
+            assert bare(ask(client, body(**wanted))) == bare(ask(http, body(**wanted)))
+            refused = client.post(f"/v1/{'chat/' if body is chat else ''}completions", json=body(capture=ALL))
+            assert refused.status_code == 400 and "VLLM_PLUGINS" in refused.text
+        wrong = {"placements": [{**PLAN["placements"][0], "vector": "hapy"}]}
+        assert client.post("/v1/completions", json=text(steering=wrong)).status_code == 400
+        hello = {"model": "embedded", "input": "hi", "max_output_tokens": 3}
+        for field in ({"steering": PLAN}, {"readout": True}, {"capture": ALL}):
+            assert client.post("/v1/responses", json={**hello, **field}).status_code == 400, field
+        assert client.post("/v1/responses", json=hello).status_code == 200

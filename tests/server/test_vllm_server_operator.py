@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 import trimtab
+from engines.checkpoints import save_adapter
 from server.asking import ALL, FLAGS, ask, check_readings, fetch, text
 from server.stock import LAYERS, Server, vectors
 from trimtab.engines.requests import Request, Sampling, ScoreRequest
@@ -24,6 +27,7 @@ from trimtab.prompts import Prompt
 from trimtab.sites import Site
 
 psutil = pytest.importorskip("psutil", reason="comes with vllm; finds the server's processes")
+torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 KEY = "a key that nobody guesses"
 LATER = {"op": "add", "vector": "calm", "dose": 1.5, "layers": [3]}
@@ -253,17 +257,72 @@ def test_a_killed_worker_is_an_error_for_its_clients_and_leaves_nothing(guarded,
     assert gone([whole]) and leftovers(guarded.log.parent / "tmp") == []
 
 
-def test_a_server_that_is_killed_while_it_captures_leaves_nothing(tmp_path):
-    vectors().save(tmp_path / "feelings.safetensors")
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory, truth):
+    """A server with an adapter, and what that adds to each weight. And room for another: on a CPU, vLLM gives requests
+    without an adapter the last one's when they share a batch."""
+    pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
+    folder = tmp_path_factory.mktemp("adapted")
+    vectors().save(folder / "feelings.safetensors")
+    added = save_adapter(folder / "loud", truth.model, size=0.08)
     with tempfile.TemporaryDirectory() as short:  # the name of a socket of vLLM must be short
         environment = {
-            "TRIMTAB_READOUT_VECTORS": str(tmp_path / "feelings.safetensors"),
+            "TRIMTAB_READOUT_VECTORS": str(folder / "feelings.safetensors"),
             "VLLM_API_KEY": KEY,
             "TMPDIR": short,
         }
-        with Server(tmp_path, environment, FLAGS) as server:
-            processes = psutil.Process(server.process.pid).children(recursive=True)
-            assert processes and leftovers(Path(short)) == []
-            found = end(server, server.process.kill)
-            assert is_told(found), found[-3:]
-            assert gone(processes) and leftovers(Path(short)) == []
+        flags = ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "2", "--lora-modules"]
+        with Server(folder, environment, [*FLAGS, *flags, f"loud={folder / 'loud'}"]) as server:
+            yield server, added, Path(short)
+
+
+@contextlib.contextmanager
+def changed(model: Any, added: dict[str, Any]) -> Iterator[None]:
+    """The model with something added to its weights."""
+    weights = dict(model.named_parameters())
+    before = {name: weights[name].detach().clone() for name in added}
+    with torch.no_grad():
+        try:
+            for name, more in added.items():
+                weights[name] += more
+            yield
+        finally:
+            for name, kept in before.items():
+                weights[name].copy_(kept)
+
+
+def test_an_adapter_is_steered_and_read_as_its_base_model_is(adapted, truth):
+    """With and without each of them; the second time from the prefix cache."""
+    server, added, _ = adapted
+    plan = {"placements": [{"op": "add", "vector": "happy", "dose": 1.0, "layers": [2]}]}
+    prompt = "In the morning the girl went out with the old dog. They saw a river and a tree, and a house."
+    found = []
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=server.url, timeout=120, headers=headers) as client:
+        for turn in range(2):
+            for model in ("embedded", "loud"):
+                for asked in ({}, {"steering": plan}):
+                    capture = {"layers": "all", "positions": "generated" if turn else "all"}
+                    more = {"capture": capture, "return_token_ids": True, "ignore_eos": True, **asked}
+                    answer = ask(client, text(model=model, prompt=prompt, **more))
+                    choice = answer["choices"][0]
+                    states = fetch(client, choice["capture"])
+                    at, tokens = states["positions"], choice["prompt_token_ids"] + choice["token_ids"][:-1]
+                    resolved = SteeringPlan.from_json(plan) if asked else None
+                    with changed(truth.model, added if model == "loud" else {}):
+                        (want,) = truth.capture([Prompt(tuple(tokens))], range(LAYERS), plan=resolved)
+                    for layer in range(LAYERS):
+                        gap = np.abs(states[f"layer_{layer}.states"] - want[layer][at]).max()
+                        assert gap <= 2e-4 * np.abs(want[layer]).max(), (turn, model, asked, layer)
+                    found.append(want[LAYERS - 1][len(choice["prompt_token_ids"]) - 1])
+    assert min(np.abs(a - b).max() for i, a in enumerate(found[:4]) for b in found[:i]) > 1
+
+
+def test_a_server_that_is_killed_while_it_captures_leaves_nothing(adapted):
+    """The last test with this server."""
+    server, _, short = adapted
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    assert processes and leftovers(short) == []
+    found = end(server, server.process.kill)
+    assert is_told(found), found[-3:]
+    assert gone(processes) and leftovers(short) == []

@@ -20,7 +20,7 @@ def places_of(requests: Sequence[Request]) -> list[Place]:
 
 def rows_at(engine: Tokenized, places: Iterable[Place], stream: bool) -> list[Row]:
     """A row per place; `stream` says that somebody sees its text as it grows."""
-    return [Row(*place, engine.encoder, engine.ends, stream) for place in places]
+    return [Row(*place, engine.encoder, engine.ends, stream, engine.info.widths) for place in places]
 
 
 def batches(lengths: Sequence[int], tokens: int, rows: int) -> list[list[int]]:

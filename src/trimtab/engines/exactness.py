@@ -20,9 +20,13 @@ def exact(states: np.ndarray, rows: int, width: int, site: Site) -> np.ndarray:
     """The states, if they are exactly the [rows, width] asked for; an engine that lost some must not return
     the rest.
     """
-    if states.shape != (rows, width):
-        raise RuntimeError(f"the engine returned states {states.shape} at {site}, asked for {(rows, width)}")
+    _agree(states.shape, (rows, width), site)
     return states
+
+
+def _agree(got: tuple[int, ...], wanted: tuple[int, int], site: Site) -> None:
+    if got != wanted:
+        raise RuntimeError(f"the engine returned states {got} at {site}, asked for {wanted}")
 
 
 def complete(event: Event, request: Request, info: ModelInfo) -> Event:
@@ -35,10 +39,11 @@ def complete(event: Event, request: Request, info: ModelInfo) -> Event:
         ranges = resolve_positions(request.capture.positions, request.prompt)
         rows = rows_of(ranges, len(request.prompt) + len(sample.tokens) - 1)
         got = sample.capture
-        if got is None or set(got.values) != set(request.capture.sites) or list(got.positions) != list(rows):
+        shapes = {} if got is None else got.shapes
+        if got is None or set(shapes) != set(request.capture.sites) or list(got.positions) != list(rows):
             raise RuntimeError(f"the engine did not capture {request.capture} of a generation")
-        for site, states in got.values.items():
-            exact(states, len(rows), info.width(site), site)
+        for site, shape in shapes.items():
+            _agree(shape, (len(rows), info.width(site)), site)
     if request.readout is not None and (
         sample.readings is None or len(sample.readings.positions) != len(sample.tokens)
     ):

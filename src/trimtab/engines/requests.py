@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -158,7 +158,7 @@ class Score:
 @dataclass(frozen=True, eq=False)
 class Capture:
     """`values[site]` [n, width] float32: the states at absolute `positions` [n], exactly those that were
-    asked for.
+    asked for. An engine may return a `handles.CaptureHandle`, which reads them when they are looked at.
     """
 
     values: Mapping[Site, np.ndarray]
@@ -167,6 +167,19 @@ class Capture:
 
     def __getitem__(self, site: Site | int) -> np.ndarray:
         return self.values[Site(site) if isinstance(site, int) else site]
+
+    @property
+    def shapes(self) -> dict[Site, tuple[int, ...]]:
+        """The shape of each site's states, without reading them."""
+        return {site: states.shape for site, states in self.values.items()}
+
+    def fetch(self) -> Capture:
+        """The states themselves, all of them; the result may also be awaited."""
+        return self
+
+    def __await__(self) -> Generator[None, None, Capture]:
+        yield  # whoever waits for many lets others run in between
+        return self
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,9 +26,11 @@ class Row:
         encoder: PromptEncoder,
         ends: frozenset[int],
         stream: bool,
+        widths: Mapping[Site, int],
     ) -> None:
         assert isinstance(spec.prompt, Prompt) and isinstance(spec.plan, ResolvedPlan)
         self.request, self.index, self.spec, self.encoder = request, index, spec, encoder
+        self._widths = widths
         self.prompt, self.plan = spec.prompt, spec.plan
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
@@ -41,6 +43,8 @@ class Row:
         self._text = ""
         self._ranges: tuple[Range, ...] = ()
         self.states: dict[Site, list[np.ndarray]] = {}
+        #: What was captured, where an engine keeps it elsewhere than in `states`.
+        self.handle: Capture | None = None
         if spec.capture is not None:
             self._ranges = resolve_positions(spec.capture.positions, self.prompt)
             self.states = {s: [] for s in spec.capture.sites}
@@ -107,10 +111,10 @@ class Row:
 
     def _captured(self, processed: int) -> Capture | None:
         spec = self.spec.capture
-        if spec is None:
-            return None
+        if spec is None or self.handle is not None:
+            return self.handle
         positions = rows_of(self._ranges, processed)
-        values = {s: _concatenate(parts) for s, parts in self.states.items()}
+        values = {s: _concatenate(parts, self._widths[s]) for s, parts in self.states.items()}
         for site, rows in values.items():
             if len(rows) != len(positions):
                 raise RuntimeError(f"captured {len(rows)} states at {site}, expected {len(positions)}")
@@ -124,5 +128,6 @@ class Row:
         return Readings(np.stack(self.readings), positions, readout.sites, readout.concepts, readout.z)
 
 
-def _concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([p if p.ndim == 2 else p[None] for p in parts]) if parts else np.empty((0, 0))
+def _concatenate(parts: Sequence[np.ndarray], width: int) -> np.ndarray:
+    none = np.empty((0, width), np.float32)
+    return np.concatenate([p if p.ndim == 2 else p[None] for p in parts]) if parts else none

@@ -69,6 +69,7 @@ class Capture(_Form):
     expires_in: float
     stream: str
     at: Literal["before", "after"]
+    align: Literal["own"]
     fingerprint: str
 
 

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,11 @@ class Captures:
     def put(
         self, states: Mapping[int, np.ndarray], positions: np.ndarray, about: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Keep states [n, width] of each layer; what the answer says of them."""
+        """Keep states [n, width] of each layer, each the own state of the token at its position; what the answer says
+        of them."""
         from safetensors.numpy import save
 
+        about = {"align": "own", **about}
         tensors: dict[str, np.ndarray] = {
             f"layer_{layer}.states": np.ascontiguousarray(v, np.float32) for layer, v in states.items()
         }
@@ -79,6 +81,20 @@ class Captures:
             found = self._held.pop(handle, None)
         return None if found is None else found[1]
 
+    def fetch_all(self, handles: Iterable[str]) -> bytes | None:
+        """One body with all of them, each tensor named after its handle, `<handle>.layer_<i>.states`; None, and nothing
+        is fetched, where one of them is not there."""
+        from safetensors.numpy import load, save
+
+        handles = tuple(dict.fromkeys(handles))
+        with self._lock:
+            self._expire()
+            if not all(h in self._held for h in handles):
+                return None
+            bodies = {h: self._held.pop(h)[1] for h in handles}
+        tensors = {f"{h}.{name}": array for h, body in bodies.items() for name, array in load(body).items()}
+        return save(tensors, metadata={h: _about(body) for h, body in bodies.items()})
+
     def __len__(self) -> int:
         with self._lock:
             self._expire()
@@ -93,3 +109,9 @@ class Captures:
         now = self._clock()
         for handle in [h for h, (until, _) in self._held.items() if until <= now]:
             del self._held[handle]
+
+
+def _about(body: bytes) -> str:
+    """What a body of ours says of itself."""
+    size = int.from_bytes(body[:8], "little")
+    return json.loads(body[8 : 8 + size])["__metadata__"]["trimtab"]

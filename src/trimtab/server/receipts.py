@@ -35,7 +35,11 @@ def applied(plan: ResolvedPlan, processed: Sequence[int]) -> dict[str, Any]:
 
 
 def preview(plan: ResolvedPlan) -> dict[str, Any]:
-    """What a plan would do: each placement with its site, its numbers and where they come from."""
+    """What a plan would do: each placement with its site, its numbers and where they come from; a gate looks at a
+    token's own state."""
     data = plan.to_json()
     del data["vectors"]
+    for placement in data["placements"]:
+        if placement.get("gate") is not None:
+            placement["gate"] = {**placement["gate"], "align": "own"}
     return {**data, "layers": sorted({s.layer for s in plan.sites}), "first_position": plan.first_position()}

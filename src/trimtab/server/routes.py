@@ -209,8 +209,10 @@ def _reading(routes: APIRouter) -> None:
         responses={**other("application/octet-stream", "The states, as safetensors."), 404: {}},
     )
     async def fetch_capture(handle: str, raw: Request) -> Any:
-        """The states as safetensors, once: `layer_<i>.states` [n, width] float32 and `positions` [n] int64."""
-        body = raw.app.state.trimtab.counter.captures.fetch(handle)
+        """The states as safetensors, once: `layer_<i>.states` [n, width] float32 and `positions` [n] int64. Several
+        handles, with commas between them, bring one file, in which each name stands after its handle and a dot."""
+        captures = raw.app.state.trimtab.counter.captures
+        body = captures.fetch_all(handle.split(",")) if "," in handle else captures.fetch(handle)
         if body is None:
             return missing("no such capture: it was fetched before, it has expired, or it never was")
         return Response(body, media_type="application/octet-stream")

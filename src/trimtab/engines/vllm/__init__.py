@@ -1,7 +1,9 @@
 """The vLLM engine: every request of a batch carries its own plan, captures and readings, under graphs and prefix cache.
 
 vLLM loads `plugin` into each of its processes (entry point `vllm.general_plugins`), so this package imports nothing
-heavy by itself. `engine` is the face; what runs inside vLLM's worker is `worker` and the rooms below it:
+heavy by itself. `engine` is the face, `boarding` what it asks of one request of vLLM, `passenger` a request that
+somebody hands to vLLM himself, and `captured` where the states lie that come back. What runs inside vLLM's worker is
+`worker` and the rooms below it:
 
     ticket        what a request carries: the plan without its arrays, and what to capture and read
     bank          unit rows and tables on the device, by content hash, counted

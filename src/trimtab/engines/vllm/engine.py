@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import copy
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -12,18 +15,20 @@ import numpy as np
 
 from trimtab.engines.base import CaptureItem, Engine
 from trimtab.engines.checkpoint import revision_of
-from trimtab.engines.requests import Event, Request, Score
+from trimtab.engines.requests import CaptureSpec, Event, PlanLike, PromptLike, Request, Sampling, Score
 from trimtab.engines.tokenized import Tokenized
 from trimtab.engines.tokens import PromptEncoder
-from trimtab.engines.vllm import generation, scoring
+from trimtab.engines.vllm import generation, passenger, scoring
 from trimtab.engines.vllm.channel import Receiver
 from trimtab.engines.vllm.ledger import Ledger
-from trimtab.engines.vllm.loop import Loop
+from trimtab.engines.vllm.loop import Borrowed, Called, Loop
+from trimtab.engines.vllm.passenger import Passenger
 from trimtab.engines.vllm.shelf import Shelf
 from trimtab.engines.vllm.ticket import new_keys
 from trimtab.engines.vllm.worker import BANK, OPTION
-from trimtab.errors import MissingDependency, TrimtabError, Unsupported
+from trimtab.errors import InputError, MissingDependency, TrimtabError, Unsupported
 from trimtab.prompts import Prompt
+from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import ModelInfo, Site
 
@@ -44,6 +49,8 @@ class VllmEngine(Tokenized, Engine):
         self.encoder = PromptEncoder(tokenizer, id)
         self.ledger = Ledger()
         self.new_key = new_keys()
+        #: Names of arrays that passengers do not need any more.
+        self.parted: deque[tuple[str, ...]] = deque()
         self.found = self._attach()
         super().__init__(describe(loop.llm.vllm_config, self.encoder, self.found, id))
         # Requests find their own results, and vLLM batches whatever comes: there is nothing to lock.
@@ -97,6 +104,29 @@ class VllmEngine(Tokenized, Engine):
                 ) from error
             raise
 
+    @classmethod
+    def attach(
+        cls, llm: Any, loop: asyncio.AbstractEventLoop | None = None, *, tokenizer: Any = None
+    ) -> VllmEngine:
+        """The engine on a vLLM that runs already: an `LLM`, or an `AsyncLLM` of the event loop `loop`, which another
+        thread runs (`aattach` from inside of it). Its workers hold the plugin if trimtab was installed when they
+        started; they tell one engine at a time. Closing the engine leaves vLLM as it is. With an `LLM`, only `board`
+        generates."""
+        if loop is None and not hasattr(llm, "llm_engine"):
+            raise InputError(f"a {type(llm).__name__} runs in an event loop: await VllmEngine.aattach(llm)")
+        borrowed = Called(llm) if loop is None else Borrowed(loop, llm)
+        model = borrowed.llm.model_config
+        name = model.served_model_name or model.model
+        # A fast tokenizer must not be used by two threads at once, and vLLM's own is in use.
+        tokenizer = tokenizer or copy.deepcopy(borrowed.llm.renderer.tokenizer)
+        name = name[0] if isinstance(name, list) else name
+        return cls(borrowed, tokenizer, id=name)
+
+    @classmethod
+    async def aattach(cls, llm: Any, *, tokenizer: Any = None) -> VllmEngine:
+        """`attach` to an `AsyncLLM` of the event loop that runs this."""
+        return await asyncio.to_thread(cls.attach, llm, asyncio.get_running_loop(), tokenizer=tokenizer)
+
     def _attach(self) -> dict[str, Any]:
         """Let the workers speak to this engine; what they found of the model."""
         self.epoch, self.shelf = 0, Shelf(self.loop.call)
@@ -141,6 +171,30 @@ class VllmEngine(Tokenized, Engine):
         return super().prepare(request)
 
     # --- running -----------------------------------------------------------------------------------------------
+
+    def board(
+        self,
+        prompt: PromptLike,
+        params: Any,
+        *,
+        plan: PlanLike = None,
+        capture: CaptureSpec | None = None,
+        readout: Readout | None = None,
+    ) -> Passenger:
+        """A plan, a capture and a readout for a request that you hand to vLLM yourself, with sampling parameters of
+        vLLM's: what `prepare` refuses is refused, the workers get what they need, and the passenger's `prompt` and
+        `params` go to `generate` of `LLM` or `AsyncLLM`."""
+        tokens = self.encode(prompt)
+        most = passenger.check(params, self.info.context_length, len(tokens), self.loop.whole)
+        sampling = Sampling(max_tokens=most, n=params.n)
+        request = self.prepare(Request(tokens, plan, sampling, capture, readout))
+        while self.parted:
+            self.shelf.release(self.parted.popleft())
+        return passenger.Passenger(self, request, params)
+
+    async def aboard(self, prompt: PromptLike, params: Any, **wants: Any) -> Passenger:
+        """`board` without blocking the event loop."""
+        return await asyncio.to_thread(lambda: self.board(prompt, params, **wants))
 
     def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
         return generation.generate(self, requests, stream=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from trimtab.errors import Unsupported
+from trimtab.errors import InputError, Unsupported
 
 log = logging.getLogger("vllm.trimtab")
 
@@ -114,6 +114,7 @@ def check_version() -> None:
 def check(config: Any) -> None:
     """Refuse what can be refused before a model is loaded: modes, and families by name."""
     check_config(config)
+    check_blocks(config)
     check_family(config.model_config.architecture)
 
 
@@ -122,6 +123,14 @@ def check_family(architecture: str) -> None:
     for name, why in REFUSED.items():
         if architecture.startswith(name):
             raise Unsupported(f"{architecture} is not steered: {why}")
+
+
+def check_blocks(config: Any) -> None:
+    """Refuse a size of blocks that vLLM warns of, and then does not start with."""
+    cache, size = config.cache_config, config.cache_config.block_size
+    odd = getattr(cache, "user_specified_block_size", False) and size is not None and size % 32
+    if config.device_config.device_type == "cpu" and odd and not config.model_config.use_mla:
+        raise InputError(f"on a CPU vLLM takes block_size in multiples of 32, not {size}")
 
 
 def check_layers(config: Any) -> None:

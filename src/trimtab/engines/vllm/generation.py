@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from trimtab.engines.batches import places_of, rows_at
 from trimtab.engines.exactness import rows_of
+from trimtab.engines.handles import CaptureHandle
 from trimtab.engines.requests import Event, Request, Sampling
 from trimtab.engines.rows import Row
+from trimtab.engines.vllm.boarding import Order, board, distrust, reading_of
 from trimtab.engines.vllm.ledger import Record
 from trimtab.engines.vllm.loop import Flight
-from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
 from trimtab.errors import SteeringLost
 from trimtab.prompts import Prompt, Range, resolve_positions
-from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
 if TYPE_CHECKING:
     from trimtab.engines.vllm.engine import VllmEngine
 
-
-@dataclass(frozen=True)
-class Order:
-    """What one request of vLLM is to do and bring back: the plan, the states at `ranges` of `sites`, and a readout."""
-
-    tokens: tuple[int, ...]
-    plan: ResolvedPlan
-    params: dict[str, Any]
-    sites: tuple[Site, ...] = ()
-    ranges: tuple[Range, ...] = ()
-    at: str = "after"
-    readout: Readout | None = None
-
-    @property
-    def tells(self) -> bool:
-        """Whether the worker has anything to do with it; a plain request is none of its business."""
-        return bool(self.plan.effective) or bool(self.sites) or self.readout is not None
+T = TypeVar("T")
 
 
 class Batch:
@@ -62,29 +45,8 @@ class Batch:
         engine, key = self.engine, self.engine.new_key()
         params = engine.sampling(**order.params, detokenize=False)
         if order.tells:
-            last = len(order.tokens) - 1
             self.records.append(engine.ledger.open(key, len(order.tokens) + (params.max_tokens or 0)))
-            self._held.append(engine.shelf.hold(order.plan.vectors))
-            name = None
-            if order.readout is not None:
-                name = engine.shelf.hold_readout(order.readout)
-                self._held.append((name,))
-            ticket = Ticket(
-                key,
-                engine.epoch,
-                plan_json(order.plan),
-                order.plan.first_position(),
-                tuple(s.layer for s in order.sites),
-                order.ranges,
-                order.at,
-                name,
-                order.readout.at if order.readout is not None else "after",
-                last,
-            )
-            params.extra_args = {KEY: ticket.to_text()}
-            # A cached token is not computed, so its state is not seen; the last one of a prompt always is.
-            if order.sites and any(a < last for a, _ in order.ranges):
-                params.skip_reading_prefix_cache = True
+            board(engine, order, key, params, self._held)
         else:
             self.records.append(None)
         return key, order.tokens, params
@@ -104,7 +66,7 @@ class Batch:
     def _check(self, done: Any) -> None:
         """Raise for a request that was ended with an error."""
         if done.finish_reason == "error":
-            self._distrust()
+            distrust(self.engine)
             why = done.stop_reason or "vLLM does not say why"
             raise SteeringLost(f"the request was not steered as asked, and is withheld: {why}")
 
@@ -120,14 +82,7 @@ class Batch:
         readout, record = self.orders[index].readout, self.records[index]
         if readout is None or record is None:
             return None
-        layers, found = [s.layer for s in readout.sites], []
-        self._wait(lambda: self.engine.ledger.wait(
-            record, lambda: bool(found.append(record.reading(layers, position)) or found[-1]), "a reading"
-        ))  # fmt: skip
-        scores = [
-            (p - readout.offset[s]) / readout.scale[s] for s, p in zip(readout.sites, found[-1], strict=True)
-        ]
-        return np.stack(scores).astype(np.float32)
+        return self._wait(lambda: reading_of(self.engine, record, readout, position))
 
     def whole(self, index: int, cached: int, end: int) -> None:
         """Wait for the receipt of every position in [cached, end)."""
@@ -141,17 +96,18 @@ class Batch:
         assert record is not None
         return record.rows(site.layer, positions)
 
-    def _wait(self, wait: Any) -> None:
-        try:
-            wait()
-        except SteeringLost:
-            self._distrust()
-            raise
+    def handle(self, index: int, positions: np.ndarray) -> CaptureHandle:
+        """What was captured at positions, unread."""
+        order, record = self.orders[index], self.records[index]
+        assert record is not None
+        return record.handle(order.sites, positions, order.at, self.engine.info.hidden_size)
 
-    def _distrust(self) -> None:
-        """What it wrote to the prefix cache is keyed by its plan, and is not what the plan would have written."""
-        self.engine.epoch += 1
-        self.engine.shelf.forget()
+    def _wait(self, wait: Callable[[], T]) -> T:
+        try:
+            return wait()
+        except SteeringLost:
+            distrust(self.engine)
+            raise
 
     def close(self) -> None:
         """Abort what still runs and let go of what was held."""
@@ -233,10 +189,8 @@ def _close(batch: Batch, index: int, row: Row, cached: int) -> Event:
     processed = len(row.prompt) + len(row.tokens) - 1
     batch.whole(index, cached, processed)
     order = batch.orders[index]
-    for site in order.sites:
-        positions = rows_of(order.ranges, processed)
-        if len(positions):
-            row.states[site] = [batch.rows(index, site, positions)]
+    if order.sites:
+        row.handle = batch.handle(index, rows_of(order.ranges, processed))
     return row.close()
 
 

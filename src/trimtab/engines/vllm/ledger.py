@@ -6,20 +6,30 @@ lost, raises `SteeringLost`: its output is never given out as if it had been ste
 
 from __future__ import annotations
 
-import tempfile
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from trimtab.engines.handles import CaptureHandle
+from trimtab.engines.vllm.captured import Captured
 from trimtab.engines.vllm.kernel import Address, Report
 from trimtab.errors import SteeringLost
+from trimtab.sites import Site
 
 #: Seconds that a result may lag behind the token that it belongs to.
 PATIENCE = 60.0
-#: Bytes of one request's captures of one layer from which on they lie in a file, which is gone when nobody looks.
-LARGE = 1 << 27
+
+
+def sample_of(id: str, n: int) -> int | None:
+    """Which of a request's `n` samples vLLM's internal request `id` is; sample i of several is called `i_…`."""
+    if n == 1:
+        return 0
+    match = re.match(r"(\d+)_", id)
+    index = int(match[1]) if match else n
+    return index if index < n else None
 
 
 class Record:
@@ -38,9 +48,12 @@ class Record:
             where = (p for a, b in positions for p in range(a, b))
             self.read.setdefault(layer, {}).update(zip(where, rows, strict=True))
             return
-        if layer not in self.captured:
-            self.captured[layer] = Captured(len(self.passed), rows.shape[1])
-        self.captured[layer].keep(positions, rows)
+        try:
+            if layer not in self.captured:
+                self.captured[layer] = Captured(len(self.passed), rows.shape[1])
+            self.captured[layer].keep(positions, rows)
+        except OSError as error:
+            self.lost = self.lost or f"there is no room for the states that it captured: {error}"
 
     def report(self, position: int, count: int, lost: str) -> None:
         """So many positions went through; the first loss is the one that is told."""
@@ -49,13 +62,27 @@ class Record:
 
     def rows(self, layer: int, positions: np.ndarray) -> np.ndarray:
         """The captured states [n, width] at `positions`."""
+        return self._held(layer, positions).at(positions)
+
+    def handle(self, sites: Sequence[Site], positions: np.ndarray, at: str, width: int) -> CaptureHandle:
+        """The captured states of several layers at `positions`, which must be there, unread."""
+        held = {s: self._held(s.layer, positions) if len(positions) else Captured(0, width) for s in sites}
+        return CaptureHandle(held, positions, at)
+
+    def whole_to(self, end: int, prompt: int) -> bool:
+        """Whether every position below `end`, from the first one that was computed, went through; those before it came
+        from the cache, but never the last one of a `prompt` of so many tokens."""
+        first = int(self.passed[:end].argmax())
+        return bool(self.passed[first:end].all()) and first < prompt
+
+    def _held(self, layer: int, positions: np.ndarray) -> Captured:
         found = self.captured.get(layer)
         lacking = len(positions) if found is None else int((~found.there[positions]).sum())
         if found is None or lacking:
             raise SteeringLost(
                 f"{lacking} of {len(positions)} captured states of layer {layer} never arrived"
             )
-        return found.at(positions)
+        return found
 
     def reading(self, layers: Sequence[int], position: int) -> list[np.ndarray] | None:
         """The products [concepts] with the readout's rows at each layer; None until they are there."""
@@ -63,51 +90,23 @@ class Record:
         return None if any(f is None for f in found) else found  # type: ignore[return-value]
 
 
-class Captured:
-    """States of one layer in their places, as they come: whoever asks for them gets them without a copy.
-
-    What was computed again, after a preemption, replaces the first. Memory, or disk, is taken where rows are written
-    only: the system may put what is in a file out of memory until somebody looks.
-    """
-
-    def __init__(self, total: int, width: int) -> None:
-        if 4 * total * width < LARGE:
-            self.rows = np.empty((total, width), np.float32)
-        else:
-            with tempfile.TemporaryFile(prefix="trimtab-") as file:
-                self.rows = np.asarray(np.memmap(file, np.float32, "w+", shape=(total, width)))
-        self.there = np.zeros(total, dtype=bool)
-
-    def keep(self, positions: Sequence[tuple[int, int]], rows: np.ndarray) -> None:
-        """Rows [n, width] of the half-open ranges `positions`."""
-        done = 0
-        for a, b in positions:
-            kept = self.rows[a:b]
-            kept[:] = rows[done : done + len(kept)]
-            self.there[a:b] = True
-            done += b - a
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """States [n, width]."""
-        first, n = (int(positions[0]), len(positions)) if len(positions) else (0, 0)
-        if n and int(positions[-1]) - first == n - 1 and bool((np.diff(positions) == 1).all()):
-            return self.rows[first : first + n]
-        return self.rows[positions]
-
-
 class Ledger:
     """Records of the requests in flight; `take` is called by the receiver's thread, `wait` by anybody."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, list[Record]] = {}
         self._news = threading.Condition()
 
     def open(self, key: str, total: int) -> Record:
         """Expect results for `key`."""
-        record = Record(key, total)
+        return self.open_samples(key, total, 1)[0]
+
+    def open_samples(self, key: str, total: int, n: int) -> list[Record]:
+        """Expect results for the `n` samples of `key`."""
+        records = [Record(key, total) for _ in range(n)]
         with self._news:
-            self._records[key] = record
-        return record
+            self._records[key] = records
+        return records
 
     def close(self, key: str) -> None:
         """Expect nothing more; what still comes is dropped."""
@@ -120,13 +119,18 @@ class Ledger:
     def take(self, reports: list[Report], results: list[tuple[Address, np.ndarray]]) -> None:
         """One step of the worker."""
         with self._news:
-            for (key, _, layer, readout, positions), rows in results:
-                if (record := self._records.get(key)) is not None:
+            for (key, id, layer, readout, positions), rows in results:
+                if (record := self._record(key, id)) is not None:
                     record.keep(layer, readout, positions, rows)
-            for key, _, position, count, lost in reports:
-                if (record := self._records.get(key)) is not None:
+            for key, id, position, count, lost in reports:
+                if (record := self._record(key, id)) is not None:
                     record.report(position, count, lost)
             self._news.notify_all()
+
+    def _record(self, key: str, id: str) -> Record | None:
+        records = self._records.get(key, ())
+        index = sample_of(id, len(records))
+        return records[index] if records and index is not None else None
 
     def wait(self, record: Record, ready: Callable[[], bool], what: str) -> None:
         """Until `ready()`, which is asked again at every step; raises when the request is lost or nothing comes."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from trimtab.errors import InputError, Unsupported
+
 T = TypeVar("T")
 #: How long the engine may take to give up a request.
 GOODBYE = 10.0
@@ -17,6 +19,9 @@ GOODBYE = 10.0
 
 class Loop:
     """An event loop in a thread, with one `AsyncLLM` in it."""
+
+    #: Whether outputs are whole whatever their parameters say.
+    whole = False
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -57,6 +62,54 @@ class Loop:
         self._thread.join(timeout=GOODBYE)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+class Borrowed(Loop):
+    """Somebody else's event loop, with his `AsyncLLM` in it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, llm: Any) -> None:
+        self._loop: asyncio.AbstractEventLoop = loop
+        self.llm = llm
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        """As `Loop`; not from the loop itself, which would wait for itself."""
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            raise InputError("this blocks the event loop that vLLM runs in: await aboard, or agenerate")
+        return super().call(method, *args)
+
+    def close(self) -> None:
+        """It is not ours; its workers stop to tell us anything."""
+        if not self._loop.is_closed():
+            self.submit(self.llm.collective_rpc("trimtab_detach"))
+
+
+class Called(Loop):
+    """Somebody else's `LLM`, which runs only while he calls it."""
+
+    whole = True
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm.llm_engine
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Nobody can run anything beside him."""
+        work.close()
+        raise Unsupported(
+            "an LLM of vLLM runs only while you call it: board the request, and give its prompt and params to your own "
+            "llm.generate; or attach to an AsyncLLM"
+        )
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        """An RPC to every worker."""
+        return self.llm.collective_rpc(method, args=args)
+
+    def close(self) -> None:
+        """It is not ours; its workers stop to tell us anything."""
+        self.call("trimtab_detach")
 
 
 async def _end_tasks() -> None:

@@ -48,6 +48,7 @@ def patch(worker_class: Any) -> None:
 
     worker_class.load_model = load_model
     worker_class.trimtab_attach = _attach
+    worker_class.trimtab_detach = _detach
     worker_class.trimtab_put = _put
     worker_class.trimtab_put_readout = _put_readout
     worker_class.trimtab_drop = _drop
@@ -151,6 +152,12 @@ def _attach(self: Any, address: str) -> dict[str, Any]:
         return {"refused": self.trimtab_refusal}
     self.trimtab.sender.attach(address)
     return self.trimtab.info
+
+
+def _detach(self: Any) -> None:
+    """Nobody listens any more: results are dropped. Otherwise the worker would wait for a reader that is gone."""
+    if self.trimtab is not None:
+        self.trimtab.sender.close()
 
 
 def _put(self: Any, blob: bytes) -> None:

@@ -215,7 +215,7 @@ class Admission:
         if samples is not None and part.tokens:  # a plan that does nothing has no ticket
             record = samples.records[done.index]
             end = len(journey.order.prompt) + part.tokens - 1
-            await until(samples, lambda: _whole(record.passed[:end], len(journey.order.prompt)), "a receipt")
+            await until(samples, lambda: record.whole_to(end, len(journey.order.prompt)), "a receipt")
             if journey.joint is not None and part.tokens > first:
                 await self._read(journey, samples, done.index, first)
             if done.finish_reason is not None and journey.order.layers:
@@ -311,12 +311,3 @@ class Admission:
             self.door.release((*journey.held, *([journey.readout] if journey.readout else [])))
             if journey.reserved:
                 self.door.counter.captures.release(journey.reserved)
-
-
-def _whole(passed: np.ndarray, length: int) -> bool:
-    """Whether every position from the first computed one on was reported; what lies before it came from the cache.
-
-    The last token of a prompt is always computed.
-    """
-    first = int(passed.argmax())
-    return bool(passed[first:].all()) and first < length

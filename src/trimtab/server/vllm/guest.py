@@ -7,7 +7,6 @@ loss. What it does not share is the default plan: a remote engine's request with
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import functools
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.vllm.engine import VllmEngine
-from trimtab.engines.vllm.loop import Loop
+from trimtab.engines.vllm.loop import Borrowed
 from trimtab.readouts import Readout
 from trimtab.server.vllm.door import Door
 
@@ -28,7 +27,8 @@ class Guest(VllmEngine):
         self.door = door
         # A fast tokenizer must not be used by two threads at once, and the server's own is in use.
         tokenizer = copy.deepcopy(door.encoder.tokenizer)
-        super().__init__(Borrowed(door), tokenizer, id=door.counter.info.id)
+        borrowed = Borrowed(door.results.loop, Client(door.client))
+        super().__init__(borrowed, tokenizer, id=door.counter.info.id)
 
     def _attach(self) -> dict[str, Any]:
         self.shelf = Counted(self.door)
@@ -51,17 +51,6 @@ class Guest(VllmEngine):
 
     def close(self) -> None:
         """Nothing here is its own."""
-
-
-class Borrowed(Loop):
-    """The server's event loop and engine client."""
-
-    def __init__(self, door: Door) -> None:
-        self._loop: asyncio.AbstractEventLoop = door.results.loop
-        self.llm = Client(door.client)
-
-    def close(self) -> None:
-        """It is the server's."""
 
 
 class Client:

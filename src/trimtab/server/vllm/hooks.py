@@ -111,10 +111,6 @@ def _fields_of(request: Any) -> dict[str, Any]:
 
 def _check(handler: Any, request: Any, fields: wire.Fields, door: Door) -> None:
     """Refuse what cannot be done with this request, or has not been proven."""
-    if request.model in (getattr(handler.models, "lora_requests", None) or {}):
-        raise Unsupported(
-            f"plans and readings on the adapter {request.model!r} have not been proven; use its base model"
-        )
     if getattr(request, "use_beam_search", False):
         raise Unsupported("beam search cannot be steered or read; sample instead (use_beam_search: false)")
     if fields.capture is not None and not door.routes:

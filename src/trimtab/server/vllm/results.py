@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable
 
 import numpy as np
 
 from trimtab.engines.vllm.kernel import Address, Report
-from trimtab.engines.vllm.ledger import PATIENCE, Record
+from trimtab.engines.vllm.ledger import PATIENCE, Record, sample_of
 from trimtab.errors import SteeringLost
 
 #: Seconds after which somebody who waits looks whether the workers live.
@@ -26,12 +25,9 @@ class Samples:
         self.news = asyncio.Event()
 
     def of(self, id: str) -> Record | None:
-        """The record of vLLM's internal request `id`: sample i of several is called `i_…`."""
-        if len(self.records) == 1:
-            return self.records[0]
-        match = re.match(r"(\d+)_", id)
-        index = int(match[1]) if match else len(self.records)
-        return self.records[index] if index < len(self.records) else None
+        """The record of vLLM's internal request `id`."""
+        index = sample_of(id, len(self.records))
+        return None if index is None else self.records[index]
 
     @property
     def lost(self) -> str:
