@@ -7,7 +7,8 @@ For bfloat16 and float16, on the embedded model:
   float32. The error of a token is |x − x32| / |x32|; of a text, the median over its tokens without the first; intervals
   are over texts.
 * *Dose response*: the honesty direction, extracted by Transformers and by vLLM in that format, steers vLLM; what is
-  measured is log p(honest) − log p(lie) on the held-out dilemmas, paired by dilemma.
+  measured is log p(honest) − log p(lie) on the held-out dilemmas, paired by dilemma. A reason for a gap is tried by
+  vectors that were extracted without it, by both engines.
 
 An engine's own noise is what changes when it does the same again in reverse order, so that other texts share its
 batches. A gap between the engines counts where its interval leaves 0 out and it is larger than that noise. Every gap is
@@ -25,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from benchmarks.rounding import Fused, States, errors, rounded, states_of
+from benchmarks.rounding import Fused, Rounded, States, errors, rounded, states_of
 
 from trimtab import embedded
 from trimtab.data.contrast import Contrast
@@ -44,6 +45,9 @@ DTYPES, DOSES, LAYER = ("bfloat16", "float16"), (-0.6, -0.3, 0.3, 0.6), 3
 VLLM: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32, "max_num_batched_tokens": 1024}
 #: A gap that is left after its known cause is taken away, as a share of it, is another gap.
 LEFT = 0.25
+#: Known causes, as they are printed.
+STORED, INSIDE = "the rounding of a stored state", "the roundings inside norms and activations, too"
+EXTRACTED = "16 bits while extracting"
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def compare_states(
         whole = [x[:, n] for x in (found["vllm, rounded"], theirs, found["transformers, fused"])]
         total = gap.mean or 1.0
         left = {
-            "the rounding of a stored state": float((whole[0] - whole[1]).mean() / total),
-            "the roundings inside norms and activations, too": float((whole[0] - whole[2]).mean() / total),
+            STORED: float((whole[0] - whole[1]).mean() / total),
+            INSIDE: float((whole[0] - whole[2]).mean() / total),
         }
         noise = paired_difference(again[:, n], ours[:, n])
         gaps.append(Gap(f"{dtype}, error of states after layer {n}", gap, noise, left))
@@ -133,47 +137,67 @@ def turned(contrast: Contrast) -> Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Theirs:
-    """What Transformers makes of it in one format: states, with fused kernels too, and the vector."""
+    """What Transformers makes of it in one format: states and the vector, with fused kernels too."""
 
     plain: States
     fused: States
     vectors: ConceptVectors
+    fused_vectors: ConceptVectors
 
     @classmethod
     def of(cls, dtype: str, materials: Materials) -> Theirs:
         """Load the model and measure."""
         engine: Any = load_engine("embedded", "transformers", dtype=dtype)
-        plain = states_of(engine)
+        plain, vectors = states_of(engine), honesty(engine, materials)
         with Fused(engine.model):
-            fused = states_of(engine)
-        return cls(plain, fused, extract(engine, [materials.honesty], layers=[LAYER]))
+            return cls(plain, states_of(engine), vectors, honesty(engine, materials))
+
+
+def honesty(engine: Engine, materials: Materials) -> ConceptVectors:
+    """The direction at one layer."""
+    return extract(engine, [materials.honesty], layers=[LAYER])
 
 
 def compare_vectors(
-    theirs: ConceptVectors, engine: Engine, materials: Materials
+    theirs: Theirs, engine: Engine, materials: Materials, exact: dict[str, ConceptVectors]
 ) -> tuple[dict[str, Any], list[Gap]]:
-    """Both engines' vectors steer vLLM."""
-    ours = extract(engine, [materials.honesty], layers=[LAYER])
-    again = extract(engine, [turned(materials.honesty)], layers=[LAYER])
-    curves = {
-        "transformers": curve(engine, theirs, materials.held_out),
-        "vllm": curve(engine, ours, materials.held_out),
-        "vllm, again": curve(engine, again, materials.held_out, backwards=True),
+    """Both engines' vectors steer vLLM; `exact` are those that they extract in float32."""
+    vectors = {
+        "transformers": theirs.vectors,
+        "transformers, fused": theirs.fused_vectors,
+        "vllm": honesty(engine, materials),
+        "vllm, again": extract(engine, [turned(materials.honesty)], layers=[LAYER]),
+        **exact,
     }
-    gaps = [
-        Gap(
-            f"{engine.info.dtype}, dose response at {dose:+g}",
-            paired_difference(curves["transformers"][i], curves["vllm"][i]),
-            paired_difference(curves["vllm, again"][i], curves["vllm"][i]),
+    with Rounded(engine):
+        vectors["vllm, rounded"] = honesty(engine, materials)
+    curves = {n: curve(engine, v, materials.held_out, n == "vllm, again") for n, v in vectors.items()}
+    reasons = {
+        STORED: ("transformers", "vllm, rounded"),
+        INSIDE: ("transformers, fused", "vllm, rounded"),
+        EXTRACTED: tuple(exact),
+    }
+    gaps = []
+    for i, dose in enumerate(DOSES):
+        gap = paired_difference(curves["transformers"][i], curves["vllm"][i])
+        gaps.append(
+            Gap(
+                f"{engine.info.dtype}, dose response at {dose:+g}",
+                gap,
+                paired_difference(curves["vllm, again"][i], curves["vllm"][i]),
+                {
+                    why: float((curves[a][i] - curves[b][i]).mean() / (gap.mean or 1.0))
+                    for why, (a, b) in reasons.items()
+                },
+            )
         )
-        for i, dose in enumerate(DOSES)
-    ]
-    a, b, c = (v.direction("honest", Site(LAYER)) for v in (theirs, ours, again))
+    ours = vectors["vllm"].direction("honest", Site(LAYER))
+    others = {n: v.direction("honest", Site(LAYER)) for n, v in vectors.items() if n != "vllm"}
     told = {
         "doses": DOSES,
         "dose_response": {n: [asdict(mean_interval(row)) for row in x] for n, x in curves.items()},
-        "one_minus_cosine": {"transformers": _apart(a, b), "vllm, again": _apart(c, b)},
-        "typical_norm_ratio": {"transformers": _ratio(a, b), "vllm, again": _ratio(c, b)},
+        "one_minus_cosine": {n: _apart(d, ours) for n, d in others.items()},
+        "typical_norm_ratio": {n: _ratio(d, ours) for n, d in others.items()},
     }
     return told, gaps
 
@@ -187,7 +211,9 @@ def _ratio(a: Direction, b: Direction) -> float:
     return a.typical_norm / b.typical_norm
 
 
-def run(dtype: str, truth: States, materials: Materials, theirs: Theirs) -> tuple[dict[str, Any], list[Gap]]:
+def run(
+    dtype: str, truth: States, materials: Materials, theirs: Theirs, exact: dict[str, ConceptVectors]
+) -> tuple[dict[str, Any], list[Gap]]:
     """vLLM in one format, beside what Transformers made of it."""
     engine = load_engine("embedded", "vllm", dtype=dtype, **VLLM)
     try:
@@ -195,7 +221,7 @@ def run(dtype: str, truth: States, materials: Materials, theirs: Theirs) -> tupl
         runs = states_of(engine), states_of(engine, backwards=True)
         layers, gaps = compare_states(theirs.plain, theirs.fused, runs, truth, dtype)
         print(f"{dtype}: dose response", file=sys.stderr, flush=True)
-        vectors, more = compare_vectors(theirs.vectors, engine, materials)
+        vectors, more = compare_vectors(theirs, engine, materials, exact)
     finally:
         engine.close()
     return {"error_of_states": layers, **vectors}, [*gaps, *more]
@@ -205,9 +231,16 @@ def study(dtypes: Sequence[str]) -> dict[str, Any]:
     """All formats."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     materials = Materials.read(embedded.data("pairs.jsonl").parent, DemoSettings())
-    truth, found, gaps = states_of(load_engine("embedded", "transformers", dtype="float32")), {}, []
+    engine = load_engine("embedded", "transformers", dtype="float32")
+    truth, exact = states_of(engine), {"transformers, float32": honesty(engine, materials)}
+    engine = load_engine("embedded", "vllm", dtype="float32", **VLLM)
+    try:
+        exact["vllm, float32"] = honesty(engine, materials)
+    finally:
+        engine.close()
+    found, gaps = {}, []
     for dtype in dtypes:
-        found[dtype], more = run(dtype, truth, materials, Theirs.of(dtype, materials))
+        found[dtype], more = run(dtype, truth, materials, Theirs.of(dtype, materials), exact)
         gaps += more
     for gap in gaps:
         print(gap, file=sys.stderr)

@@ -37,6 +37,26 @@ def rounded(states: States, dtype: str) -> States:
     return [[torch.from_numpy(x).to(kind).float().numpy() for x in xs] for xs in states]
 
 
+class Rounded:
+    """Inside, every state that an engine captures is rounded to the format in which it computes."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.capture = engine, engine._capture
+
+    def __enter__(self) -> None:
+        def capture(*args: Any) -> Any:
+            found = self.capture(*args)
+            return [
+                dict(zip(c, rounded([list(c.values())], self.engine.info.dtype)[0], strict=True))
+                for c in found
+            ]
+
+        self.engine._capture = capture
+
+    def __exit__(self, *_: object) -> None:
+        del self.engine._capture
+
+
 class Fused:
     """Inside, norms and gated activations of a Transformers model compute in float32 and round once, as vLLM's fused
     kernels do; Transformers rounds after every operation."""

@@ -54,6 +54,8 @@ class Loop:
     def close(self) -> None:
         """Shut the engine down and end the thread."""
         if self.llm is not None:
+            with contextlib.suppress(TimeoutError):
+                self.submit(_end_reading(self.llm)).result(timeout=GOODBYE)
             self.llm.shutdown()
             self.llm = None
         with contextlib.suppress(TimeoutError):
@@ -110,6 +112,14 @@ class Called(Loop):
     def close(self) -> None:
         """It is not ours; its workers stop to tell us anything."""
         self.call("trimtab_detach")
+
+
+async def _end_reading(llm: Any) -> None:
+    """Cancel vLLM's task that reads outputs: it takes the end of an idle engine for a crash, and logs an error. Where
+    requests are under way it stays, because it tells them.
+    """
+    if llm.output_handler is not None and not llm.get_num_unfinished_requests():
+        llm.output_handler.cancel()
 
 
 async def _end_tasks() -> None:
