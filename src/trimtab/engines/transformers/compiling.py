@@ -27,7 +27,7 @@ class Bank:
         self._held: dict[str, torch.Tensor] = {}
 
     def get(self, name: str, vectors: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """The tensor of a named vector or table."""
+        """The tensor of a named vector [width] or table [rows, width]."""
         if name not in self._held:
             self._held[name] = torch.tensor(vectors[name], dtype=torch.float32, device=self.device)
         return self._held[name]
