@@ -57,7 +57,8 @@ POOLINGS = (*_POOLINGS, "last_<n>")
 
 
 def pool_positions(pooling: str, prompt: Prompt) -> np.ndarray:
-    """Token positions that `pooling` reads in `prompt`, ascending; their states are averaged. Never empty."""
+    """Token positions [n], int64, that `pooling` reads in `prompt`, ascending; their states are averaged. A pooling
+    that finds no token is an `InputError`."""
     if match := re.fullmatch(r"last_([1-9]\d*)", pooling):
         return np.arange(max(0, len(prompt) - int(match[1])), len(prompt))
     if pooling not in _POOLINGS:

@@ -194,14 +194,6 @@ class SlowWhenSteered(ReferenceEngine):
         return done
 
 
-@fault("filters")
-class DrawsFromAll(ReferenceEngine):
-    """top_k is read and dropped."""
-
-    def _iterate(self, requests: Sequence[Request]) -> Iterator[Event]:
-        yield from super()._iterate([replace(r, sampling=replace(r.sampling, top_k=0)) for r in requests])
-
-
 @fault("plain_afterwards")
 class WearsOut(ReferenceEngine):
     """Every steered request leaves a trace of itself in the weights."""

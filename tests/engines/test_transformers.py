@@ -152,7 +152,7 @@ def test_rows_that_no_plan_touches_keep_their_bits(engine):
 
 
 def test_negative_zero_survives_beside_an_edited_row(engine):
-    from trimtab.engines.transformers.kernel import Bank, compile_edit
+    from trimtab.engines.transformers.compiling import Bank, compile_edit
 
     d = direction()
     plan = add().resolve(Prompt(TOKENS), {}, engine.info)

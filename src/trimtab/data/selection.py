@@ -45,7 +45,7 @@ class Selection:
         return ", ".join(f"{what} {x:g}" for what, x in bounds.items() if x is not None) or "every text"
 
     def masks(self, positive: Scores, negative: Scores) -> tuple[np.ndarray, np.ndarray]:
-        """Which positives and which negatives count, two arrays of bool."""
+        """Which positives [n] and which negatives [m] count, two arrays of bool."""
         p, n = np.array(positive, dtype=np.float64), np.array(negative, dtype=np.float64)  # None becomes NaN
         if self.gap is not None:
             far = p - n > self.gap

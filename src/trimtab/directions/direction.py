@@ -20,7 +20,7 @@ def content_hash(array: np.ndarray) -> str:
 
 
 def frozen(array: Any, dtype: str = "float32") -> np.ndarray:
-    """A read-only contiguous copy."""
+    """A read-only contiguous copy, of the same shape."""
     out = np.array(array, dtype=dtype, order="C", copy=True)
     out.flags.writeable = False
     return out

@@ -12,7 +12,7 @@ from trimtab.sites import ModelInfo, Site
 
 
 def rows_of(ranges: Sequence[Range], length: int) -> np.ndarray:
-    """Absolute positions below `length` that the ranges address, ascending."""
+    """Absolute positions [n], int64, below `length` that the ranges address, ascending."""
     return np.array([i for i in range(length) if in_ranges(i, ranges)], dtype=np.int64)
 
 

@@ -55,7 +55,7 @@ class Row:
         return in_ranges(position, self._ranges)
 
     def prompt_rows(self) -> np.ndarray:
-        """Positions of the prompt whose states were asked for."""
+        """Positions [n], int64, of the prompt whose states were asked for."""
         return rows_of(self._ranges, len(self.prompt))
 
     def advance(self, token: int, logprob: float, reading: np.ndarray | None) -> Event | None:

@@ -31,7 +31,7 @@ def row_groups(evidence: Evidence, centred: np.ndarray) -> np.ndarray:
 
 
 def halves(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of two halves of about as many groups each."""
+    """Masks [rows] of two halves of about as many groups each."""
     even = groups % 2 == 0
     return even, ~even
 
@@ -39,7 +39,8 @@ def halves(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def folds(
     labels: np.ndarray, groups: np.ndarray, most: int, name: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices (train, held out) of at most `most` folds with whole groups and both labels on both sides."""
+    """Row numbers (train [n], held out [m]) of at most `most` folds with whole groups and both labels on both sides; a
+    side of one group is an `InputError`."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(len(np.unique(groups[labels == side])) for side in np.unique(labels))

@@ -78,9 +78,9 @@ def _scaled(rows: np.ndarray, reduced: bool) -> tuple[np.ndarray, np.ndarray | N
 
 
 def steering_length(evidence: Evidence, row: np.ndarray, name: str, method: str) -> np.ndarray:
-    """`row` with the length that the sides differ by along it, |mean(P) - mean(N)| . row / ||row||: scale 1 then
-    moves a text of one side as far along the row as the other side lies. A classifier's own length says how
-    sure it is, not how far to go.
+    """`row` [width] with the length that the sides differ by along it, |mean(P) - mean(N)| . row / ||row||: scale 1
+    then moves a text of one side as far along the row as the other side lies. A classifier's own length says how sure
+    it is, not how far to go. A row along which they do not differ is an `InputError`.
     """
     size = float(np.linalg.norm(row))
     unit = row / size if size else row

@@ -55,7 +55,7 @@ def _rows(layers: Mapping[Any, Any], kind: str, stream: str, word: str) -> list[
 
 
 def array_of(value: Any) -> np.ndarray:
-    """A numpy copy of an array or of a torch tensor (bfloat16 too) of any device."""
+    """Float64 numbers of an array or of a torch tensor (bfloat16 too) of any device, axes of length 1 left out."""
     if callable(detach := getattr(value, "detach", None)):
         value = detach().cpu().double().numpy()  # type: ignore[union-attr]
     return np.asarray(value, dtype=np.float64).squeeze()

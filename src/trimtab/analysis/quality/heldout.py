@@ -68,7 +68,7 @@ def _parts(fold: np.ndarray) -> np.ndarray:
 
 
 def folds(sample: Sample, seed: int = 0) -> np.ndarray:
-    """Fold of every row; refuses data that leave a fold or its training part without one of the sides."""
+    """Fold [rows] of every row; refuses data that leave a fold or its training part without one of the sides."""
     parts = min(FOLDS, sample.most_parts())
     if parts < 2:
         raise InputError("every side needs texts of at least two groups to hold some of them out")

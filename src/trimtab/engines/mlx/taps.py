@@ -46,5 +46,5 @@ class Call(Recorded[mx.array]):
 
 
 def array_of(states: Any) -> mx.array:
-    """The states in a module's output."""
+    """The states [B, T, width] in a module's output."""
     return states[0] if isinstance(states, (tuple, list)) else states

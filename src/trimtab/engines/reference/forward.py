@@ -176,17 +176,17 @@ def log_probabilities(weights: Weights, states: np.ndarray) -> np.ndarray:
 
 
 def rms(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """RMSNorm."""
+    """RMSNorm of states [..., width], with a gain `weight` [width]."""
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS) * weight
 
 
 def silu(x: np.ndarray) -> np.ndarray:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x), number by number."""
     return x / (1 + np.exp(-x))
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Probabilities over the last axis of [..., n]."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 

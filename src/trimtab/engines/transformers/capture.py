@@ -64,7 +64,7 @@ class Gather:
         self._found = found
 
     def take(self) -> np.ndarray:
-        """What was kept, on the host."""
+        """The states [n, width] that were kept, on the host; they are handed over once."""
         assert self._found is not None
         found, self._found = self._found.cpu().numpy(), None
         return found

@@ -154,7 +154,7 @@ class Roomy(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new tokens behind the old ones; views of all of them."""
+        """Write new keys and values [B, heads, T, width] behind the old ones; views of all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[-2]

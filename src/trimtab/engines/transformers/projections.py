@@ -98,7 +98,7 @@ def _cached(
 def replay(
     branch: Call, target: Call, columns: Any, change: Callable[[torch.Tensor], torch.Tensor], last: Call
 ) -> torch.Tensor:
-    """Input of the branch's last map when `columns` of the target's output are changed."""
+    """Input [B, T, width] of the branch's last map when `columns` of the target's output are changed."""
     seen: list[torch.Tensor] = []
 
     def disturb(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from trimtab.engines.placed import by_site, steps_until_change
-from trimtab.engines.transformers.kernel import Bank, Coordinates, GateKey, compile_edit
+from trimtab.engines.transformers.compiling import Bank, compile_edit
+from trimtab.engines.transformers.kernel import Coordinates, GateKey
 from trimtab.engines.transformers.stations import Read, Station
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site

@@ -53,7 +53,7 @@ class Station:
         self.stop, self.due, self.quick = True, True, None
 
     def visit(self, h: torch.Tensor, fresh: bool) -> torch.Tensor | None:
-        """Read and edit the states; returns the edited tensor, or None where it is unchanged or edited in place.
+        """Read and edit the states [B, T, width]; the edited tensor, or None where it is unchanged or edited in place.
 
         `fresh` says that nobody else holds `h`, so that it may be edited in place.
         """

@@ -61,5 +61,5 @@ class Call(Recorded[torch.Tensor]):
 
 
 def first_tensor(output: Any) -> torch.Tensor:
-    """The states in a module's output."""
+    """The states [B, T, width] in a module's output."""
     return output[0] if isinstance(output, (tuple, list)) else output
