@@ -88,12 +88,16 @@ def test_a_model_that_cannot_be_compared_says_why(tmp_path, monkeypatch):
     assert "do not fit" in unavailable(embedded.MODEL)
 
 
-def test_vllm_as_a_person_verifies_it():
-    """One engine start, in a process of its own: one line on stdout, every check passed, none left out."""
+@pytest.mark.parametrize(
+    "flags", [["--eager"], pytest.param([], marks=pytest.mark.check)], ids=["eager", "compiled"]
+)
+def test_vllm_as_a_person_verifies_it(flags):
+    """Eager, and compiled as a model is served: one engine start, in a process of its own; one line on stdout, every
+    check passed, none left out."""
     pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
     command = "import sys; from trimtab.cli import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", command, "verify", "embedded", "--engine", "vllm", "--eager", "--json"],
+        [sys.executable, "-c", command, "verify", "embedded", "--engine", "vllm", *flags, "--json"],
         capture_output=True,
         text=True,
         env={"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ},
