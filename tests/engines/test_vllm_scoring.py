@@ -40,7 +40,7 @@ def outputs(mode: str) -> tuple[Any, np.ndarray]:
         made._update_prompt_logprobs(LogprobsTensors(*listed(truth[chunk], TOKENS[1:][chunk], mode == "all")))
     if mode != "none":
         last = [x.numpy() for x in listed(truth[4:], [int(truth[4].argmax())], True)]
-        made._update_sample_logprobs(LogprobsLists(*last))
+        made._update_sample_logprobs(LogprobsLists(last[0], last[1], last[2]))
     sample = SimpleNamespace(logprobs=made.logprobs)
     return SimpleNamespace(prompt_logprobs=made.prompt_logprobs, outputs=[sample]), truth.numpy()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -196,6 +197,27 @@ def test_a_full_bank_is_busy_before_anything_runs():
             await first.prepare([None])
 
     asyncio.run(run())
+
+
+def test_a_shutdown_tells_those_whom_vllm_left_waiting():
+    """What a request held is let go of without a word: there are no workers any more."""
+    pytest.importorskip("vllm", reason="the error is vllm's own")
+    told: list[Exception] = []
+
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, steering=PLAN)
+        d.client.output_processor = SimpleNamespace(propagate_error=told.append)
+        d.receiver = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+        d.close()
+        assert not told, "queues of the loop are filled by the loop alone"
+        await asyncio.sleep(0)
+        a.close()
+        d.distrust()
+        d.close()
+
+    asyncio.run(run())
+    assert type(told[0]).__name__ == "EngineDeadError"
 
 
 @pytest.mark.parametrize(

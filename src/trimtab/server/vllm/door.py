@@ -210,8 +210,8 @@ class Door:
     def _tell_who_waits(self) -> None:
         """vLLM forgets the requests that its shutdown did not finish: their clients would wait for ever, and the server
         for them."""
-        from vllm.v1.engine.exceptions import EngineDeadError
+        with contextlib.suppress(AttributeError, ImportError, RuntimeError):  # the loop is closed already
+            from vllm.v1.engine.exceptions import EngineDeadError
 
-        with contextlib.suppress(AttributeError, RuntimeError):  # the loop is closed already
             tell = self.client.output_processor.propagate_error
             self.results.loop.call_soon_threadsafe(tell, EngineDeadError(suppress_context=True))
