@@ -273,6 +273,30 @@ def test_the_guard_hands_the_body_on_or_refuses():
     assert start["status"] == 200
 
 
+def test_a_server_that_ends_takes_nothing_new_and_says_so():
+    """vLLM finishes what runs, and would answer what comes with a fault of its own."""
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sent.append("taken")
+
+    async def run() -> None:
+        d = door()
+        state = SimpleNamespace(state=SimpleNamespace(trimtab=d))
+        for method in ("POST", "GET", "POST"):
+            scope = {"type": "http", "method": method, "path": "/v1/completions", "app": state}
+            await guard.Guard(app)(scope, None, collect)
+            d.dismiss()
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(run())
+    assert sent[:2] == ["taken", "taken"] and sent[2]["status"] == 503 and len(sent) == 4
+    assert (b"retry-after", b"1") in sent[2]["headers"]
+    assert "shutting down" in json.loads(sent[3]["body"])["error"]["message"]
+
+
 def test_all_routes_are_limited_where_vllm_is_told_to_load_trimtab_and_else_as_variables_say(monkeypatch):
     fastapi = pytest.importorskip("fastapi", reason="vLLM's server is a FastAPI app")
     from fastapi.testclient import TestClient

@@ -50,6 +50,8 @@ class Door:
         self.routes = False
         #: The routes of the remote engine, where they are there.
         self.surface: Surface | None = None
+        #: Whether the server ends, and takes no more requests.
+        self.ending = False
         #: Why no rule may act on this server; "" where they may.
         self.inexact = ""
         self._names, self._run = itertools.count(), uuid.uuid4().hex[:12]
@@ -192,6 +194,7 @@ class Door:
 
     def dismiss(self) -> None:
         """The server is about to end: a feed has no end of its own, and would keep it. From any thread."""
+        self.ending = True
         if self.receiver is not None and self.counter.feed is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self.results.loop.call_soon_threadsafe(self.counter.feed.close)
