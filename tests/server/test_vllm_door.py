@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,6 +199,27 @@ def test_a_full_bank_is_busy_before_anything_runs():
     asyncio.run(run())
 
 
+def test_a_shutdown_tells_those_whom_vllm_left_waiting():
+    """What a request held is let go of without a word: there are no workers any more."""
+    pytest.importorskip("vllm", reason="the error is vllm's own")
+    told: list[Exception] = []
+
+    async def run() -> None:
+        d = door()
+        a = await admitted(d, steering=PLAN)
+        d.client.output_processor = SimpleNamespace(propagate_error=told.append)
+        d.receiver = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+        d.close()
+        assert not told, "queues of the loop are filled by the loop alone"
+        await asyncio.sleep(0)
+        a.close()
+        d.distrust()
+        d.close()
+
+    asyncio.run(run())
+    assert type(told[0]).__name__ == "EngineDeadError"
+
+
 @pytest.mark.parametrize(
     ("body", "found"),
     [
@@ -249,6 +271,30 @@ def test_the_guard_hands_the_body_on_or_refuses():
     assert start["status"] == 400 and b"/v1/chat/completions" in body["body"]
     start, _ = asyncio.run(through("/v1/completions", b'{"steering": {}}'))
     assert start["status"] == 200
+
+
+def test_a_server_that_ends_takes_nothing_new_and_says_so():
+    """vLLM finishes what runs, and would answer what comes with a fault of its own."""
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sent.append("taken")
+
+    async def run() -> None:
+        d = door()
+        state = SimpleNamespace(state=SimpleNamespace(trimtab=d))
+        for method in ("POST", "GET", "POST"):
+            scope = {"type": "http", "method": method, "path": "/v1/completions", "app": state}
+            await guard.Guard(app)(scope, None, collect)
+            d.dismiss()
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(run())
+    assert sent[:2] == ["taken", "taken"] and sent[2]["status"] == 503 and len(sent) == 4
+    assert (b"retry-after", b"1") in sent[2]["headers"]
+    assert "shutting down" in json.loads(sent[3]["body"])["error"]["message"]
 
 
 def test_all_routes_are_limited_where_vllm_is_told_to_load_trimtab_and_else_as_variables_say(monkeypatch):

@@ -40,7 +40,7 @@ GRACE = 60
 @click.option(
     "--grace",
     type=click.IntRange(0),
-    help="Seconds that requests may run on after a signal (60).",
+    help="Seconds that requests may run on after a signal (60; vllm: 0).",
 )
 @click.option("--dtype", default=None, help="Weights as float32, bfloat16 or float16 (the engine's choice).")
 @click.option("--device", default=None, help="Device to run on (not with vllm).")
@@ -150,11 +150,11 @@ def _check_reading(rules: str | None, feed: bool, ours: Mapping[str, str]) -> bo
 
 def _ending(flags: Sequence[str], grace: int | None) -> list[str]:
     """vLLM's flag for what `--grace` says; without one it ends requests that run on the spot."""
-    if starting.value(flags, "--shutdown-timeout") is None:
-        return ["--shutdown-timeout", str(GRACE if grace is None else grace)]
-    if grace is not None:
+    if grace is None:
+        return []
+    if starting.value(flags, "--shutdown-timeout") is not None:
         raise InputError("--grace is vLLM's --shutdown-timeout: give one of them")
-    return []
+    return ["--shutdown-timeout", str(grace)]
 
 
 def _stepping(desk: Desk, flags: Sequence[str]) -> list[str]:

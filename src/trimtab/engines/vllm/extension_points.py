@@ -62,7 +62,12 @@ POINTS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         ("request", "start_token_idx", "end_token_idx"),
         "key the prefix cache",
     ),
-    ("vllm.sampling_params", "SamplingParams", ("extra_args", "skip_reading_prefix_cache"), "requests"),
+    (
+        "vllm.sampling_params",
+        "SamplingParams",
+        ("extra_args", "flat_logprobs", "skip_reading_prefix_cache"),
+        "requests",
+    ),
     ("vllm.forward_context", "set_forward_context", ("skip_compiled",), "probe the residual stream"),
 )
 

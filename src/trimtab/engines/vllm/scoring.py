@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trimtab.engines.requests import Score
 from trimtab.engines.vllm.generation import Batch, Order
+from trimtab.errors import TrimtabError
 from trimtab.prompts import Prompt
 from trimtab.resolved import ResolvedPlan
 
@@ -38,23 +39,31 @@ def _params(mode: str) -> dict[str, Any]:
         "temperature": 0.0,
         "prompt_logprobs": -1 if mode == "all" else 0,
         "logprobs": None if mode == "none" else -1,
+        "flat_logprobs": True,  # else an object for every token of the vocabulary at every position
     }
 
 
 def _score(prompt: Prompt, first: int, mode: str, output: Any) -> Score:
-    tables = output.prompt_logprobs
-    tokens = prompt.tokens[first:]
-    logprobs = [tables[first + i][t].logprob for i, t in enumerate(tokens)]
+    table, tokens = output.prompt_logprobs, prompt.tokens[first:]
+    places = table.start_indices[first : len(prompt)]  # the token that stands there comes before all others
+    if [table.token_ids[i] for i in places] != list(tokens):
+        raise TrimtabError("vLLM scored other tokens than it was given")
+    logprobs = np.array([table.logprobs[i] for i in places], dtype=np.float32)
     distribution = None
     if mode != "none":
-        last = _row(output.outputs[0].logprobs[0])
-        distribution = np.stack([*(_row(t) for t in tables[1:]), last]) if mode == "all" else last
-    return Score(tokens, np.array(logprobs, dtype=np.float32), distribution)
+        distribution = last = _rows(output.outputs[0].logprobs)
+        if mode == "all":
+            distribution = np.concatenate([_rows(table, last.shape[1])[1:], last])
+        else:
+            distribution = last[0]
+    return Score(tokens, logprobs, distribution)
 
 
-def _row(table: Mapping[int, Any]) -> np.ndarray:
-    """Log-probabilities [V] float32 of a table that has every token."""
-    out = np.full(len(table), np.nan, dtype=np.float32)
-    for token, entry in table.items():
-        out[token] = entry.logprob
+def _rows(table: Any, size: int | None = None) -> np.ndarray:
+    """Log-probabilities [positions, V] float32 of vLLM's flat lists, which name every token of every position (but the
+    first one of a prompt, which nothing precedes)."""
+    tokens = np.array(table.token_ids, dtype=np.int64)
+    counts = np.subtract(table.end_indices, table.start_indices)
+    out = np.full((len(counts), size or int(tokens.max()) + 1), np.nan, dtype=np.float32)
+    out[np.repeat(np.arange(len(counts)), counts), tokens] = table.logprobs
     return out

@@ -49,6 +49,8 @@ class Door:
         self.routes = False
         #: The routes of the remote engine, where they are there.
         self.surface: Surface | None = None
+        #: Whether the server ends, and takes no more requests.
+        self.ending = False
         #: Why no rule may act on this server; "" where they may.
         self.inexact = ""
         self.new_key = new_keys()
@@ -173,16 +175,21 @@ class Door:
     def release(self, names: tuple[str, ...]) -> None:
         """Requests that held these are done; nobody waits for it."""
         if names:
-            self._calls.submit(self.shelf.release, names)
+            self._later(self.shelf.release, names)
 
     def distrust(self) -> None:
         """A request was lost: what it wrote to the prefix cache is not what its plan would have written."""
         metrics.count("lost")
         self.epoch += 1
-        self._calls.submit(self.shelf.forget)
+        self._later(self.shelf.forget)
+
+    def _later(self, work: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # closed: there are no workers any more that hold anything
+            self._calls.submit(work, *args)
 
     def dismiss(self) -> None:
         """The server is about to end: a feed has no end of its own, and would keep it. From any thread."""
+        self.ending = True
         if self.receiver is not None and self.counter.feed is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self.results.loop.call_soon_threadsafe(self.counter.feed.close)
@@ -195,4 +202,14 @@ class Door:
         _DOORS.pop(id(self.client), None)
         if self.receiver is not None:
             self.receiver.close()
+            self._tell_who_waits()
         self._calls.shutdown(wait=False, cancel_futures=True)
+
+    def _tell_who_waits(self) -> None:
+        """vLLM forgets the requests that its shutdown did not finish: their clients would wait for ever, and the server
+        for them."""
+        with contextlib.suppress(AttributeError, ImportError, RuntimeError):  # the loop is closed already
+            from vllm.v1.engine.exceptions import EngineDeadError
+
+            tell = self.client.output_processor.propagate_error
+            self.results.loop.call_soon_threadsafe(tell, EngineDeadError(suppress_context=True))

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from trimtab.server.limits import Limits
+from trimtab.server.limits import Answer, Limits
 from trimtab.server.receipts import HEADER
 from trimtab.server.settings import Settings
 from trimtab.server.vllm.plugin import told
@@ -66,6 +66,9 @@ class Guard:
                     message = {**message, "headers": headers}
             await send(message)
 
+        if scope["method"] == "POST" and _ends(scope):
+            await Answer(send).refuse(503, "ServiceUnavailableError", "the server is shutting down")
+            return
         takes = scope["path"].endswith((*ADMITTING, *OURS)) or ENGINE in scope["path"]
         if scope["method"] == "POST" and not takes:
             body, receive = await _read(receive)
@@ -74,6 +77,12 @@ class Guard:
                 await _refuse(send, scope["path"], ours)
                 return
         await self.app(scope, receive, stamped)
+
+
+def _ends(scope: Any) -> bool:
+    """Whether vLLM finishes what runs, and has no room for more: its own answer would be an error without sense."""
+    state = getattr(scope.get("app"), "state", None)
+    return bool(getattr(getattr(state, "trimtab", None), "ending", False))
 
 
 def fields_in(body: bytes) -> list[str]:
