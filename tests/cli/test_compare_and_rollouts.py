@@ -289,6 +289,55 @@ def test_steer_read(trimtab, joy, questions, tmp_path, monkeypatch):
     assert "tokens" in trimtab(*argv).out
 
 
+def test_runs_are_compared_by_their_own_scores(trimtab, joy, questions, tmp_path):
+    """A run that an evaluation scored needs no marks; random directions stay out unless they are asked for."""
+    done = trimtab(
+        "eval", "steer-read", "tiny", joy, "--prompts", questions, "--engine", "reference", "--steer-layer", "1",
+        "--read-layer", "3", "--max-tokens", "4", "--runs-dir", tmp_path / "runs", "--json",
+    )  # fmt: skip
+    run = done.record["run"]
+    (pair,) = trimtab("compare", run, "--by", "projection", "--json").record["differences"]
+    assert (pair["one"], pair["other"].split()[0]) == ("plain", "joy")
+    assert pair["difference"]["mean"] == pytest.approx(done.record["change"][0][0]["mean"])
+    for by in ("tokens", "repetition", "nll"):
+        assert len(trimtab("compare", run, "--by", by, "--json").record["differences"]) == 1
+    some = trimtab(
+        "compare", run, "--by", "tokens", "--condition", "plain", "--condition", "random-0 +0.5 @1", "--json"
+    )
+    assert list(some.record["means"]) == ["plain", "random-0 +0.5 @1"]
+    assert "unknown condition" in trimtab("compare", run, "--condition", "nothing").err
+    assert "unknown measure 'marks'" in trimtab("compare", run, "--by", "marks").err
+    assert (
+        "unknown concept 'grief'" in trimtab("compare", run, "--by", "projection", "--concept", "grief").err
+    )
+
+
+def test_vectors_are_compared_by_what_they_do(trimtab, refused, joy, joy_vectors, questions, tmp_path):
+    other = tmp_path / "other.safetensors"
+    planted = ReferenceEngine.load("tiny").planted
+    drawn = [Direction("formality", s, planted["formality"], norm=2.0) for s in joy_vectors.sites]
+    ConceptVectors.from_directions(drawn).save(other)
+    argv = (
+        "compare", joy, other, "--model", "tiny", "--engine", "reference", "--prompts", questions, "--steer-layer", "1",
+        "--read-layer", "3", "--max-tokens", "4", "--runs-dir", tmp_path / "runs",
+    )  # fmt: skip
+    done = trimtab(*argv, "--json")
+    assert done.code == 0, done.err
+    told = done.record["behaviour"]
+    assert told["steered"] == ["joy", "formality"] and told["change"][0][0]["mean"] > told["null"][0][1]
+    assert set(done.record["perplexity"]) == {"plain", "joy", "formality"}
+    assert [(d["one"], d["other"]) for d in done.record["nll_differences"]] == [
+        ("plain", "joy"), ("plain", "formality"), ("joy", "formality"),
+    ]  # fmt: skip
+    assert len(done.record["cosines"]) == len(joy_vectors.sites) and Path(told["report"]).exists()
+    shown = trimtab(*argv).out
+    assert "cosine" in shown and "perplexity under the plain model" in shown and "random ±" in shown
+    same = trimtab(*[other if a == joy else a for a in argv[:2]], joy, *argv[3:], "--json")
+    assert same.record["behaviour"]["steered"] == ["formality", "joy"]
+    assert "give --prompts" in refused("compare", joy, other, "--model", "tiny", "--engine", "reference")
+    assert "give --model" in refused("compare", joy, other, "--prompts", questions)
+
+
 def test_steer_read_refusals(refused, no_model, joy, questions):
     common = ("eval", "steer-read", "tiny", joy, "--prompts", questions, "--engine", "reference")
     assert "steers nothing" in refused(*common, "--dose", "0")

@@ -121,9 +121,8 @@ def test_the_whole_grid(engine, tmp_path, capsys, monkeypatch):
     say(capsys, f"all of at most {LIMIT} s", total)
 
     assert {c["verdict"] for c in done["calibrate feelings"]["signs"].values()} == {"right"}
-    drops = held_out_drops(engine, feelings, concepts, 32, 2) + held_out_drops(
-        engine, honest, ["honest"], 32, 2
-    )
+    ends = [(feelings, concepts), (honest, ["honest"])]
+    drops = np.concatenate([held_out_drops(engine, path, names, 32, 2) for path, names in ends])
     assert np.max(drops) <= SLACK, drops
     _check_choice(done["sweep"], capsys, monkeypatch, tmp_path, feelings)
     _check_transfer(done["eval dilemmas"])

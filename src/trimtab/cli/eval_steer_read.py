@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from trimtab.evaluation.readout.cross import Cross
     from trimtab.evaluation.readout.cross_page import About
     from trimtab.sites import ModelInfo, Site
+
+    from .runs import Run
 
 
 @verb("eval steer-read", runs=True)
@@ -49,7 +53,42 @@ if TYPE_CHECKING:
 @model_options
 def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
     """Steer each concept, read all of them in the same pass."""
+    path, loaded = load_vectors(vectors, glance(model, engine), model)
+    whole = loaded.hash
+    if flags["concepts"]:
+        loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
+    done = crossed(desk, model, engine, path.stem, {vectors: loaded}, whole, flags)
+    desk.print(table_of(done.found))
+    for note in done.notes:
+        desk.warn(note)
+    desk.result({**done.record, "warnings": done.said})
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """What a matrix was measured with and what it left: its run folder, and the record for machines."""
+
+    found: Cross
+    run: Run
+    record: dict[str, Any]
+    notes: tuple[str, ...]
+    said: list[str]
+
+
+def crossed(
+    desk: Desk,
+    model: str,
+    engine: str,
+    slug: str,
+    files: Mapping[str, ConceptVectors],
+    whole: str,
+    flags: Mapping[str, Any],
+    plain_loss: bool = False,
+) -> Crossed:
+    """Run the matrix in a run folder and write its report. Several `files` (reference → vectors) become one; `whole` is
+    the content hash that the report names; `plain_loss` keeps how likely the plain model finds each reply."""
     from trimtab.engines.requests import Sampling
+    from trimtab.evaluation.fluency import PlainLoss
     from trimtab.evaluation.readout.cross import cross
     from trimtab.evaluation.readout.cross_page import notes, report
     from trimtab.evaluation.rollouts.questions import load_questions
@@ -57,10 +96,6 @@ def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) 
 
     from .sweep_bench import fluency
 
-    path, loaded = load_vectors(vectors, glance(model, engine), model)
-    whole = loaded.hash
-    if flags["concepts"]:
-        loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
     if flags["dose"] == 0:
         raise InputError("--dose 0 steers nothing; give another one")
     questions = load_questions(flags["prompts"])[: flags["limit"]]
@@ -68,33 +103,45 @@ def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) 
     sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         info = runner.info
-        loaded.check_model(info)
-        steering.check_source(desk, vectors, loaded, info)
-        steer, read = _sites(loaded, flags, info.n_layers)
-        loaded = with_norms(runner, loaded.only(sites=dict.fromkeys((steer, read))), desk.note)
+        for reference, vectors in files.items():
+            vectors.check_model(info)
+            steering.check_source(desk, reference, vectors, info)
+        steer, read = _sites(next(iter(files.values())), flags, info.n_layers)
+        sites = list(dict.fromkeys((steer, read)))
+        loaded = with_norms(runner, together({r: v.only(sites=sites) for r, v in files.items()}), desk.note)
         items = _items(questions, info)
-        identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [steer.key, read.key],
+        identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [s.key for s in sites],
                     "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
-        with desk.run(path.stem, identity=identity, revision=info.revision) as run:
+        with desk.run(slug, identity=identity, revision=info.revision) as run:
             total = len(items) * (1 + len(loaded.concepts) + 2 * flags["random"])
             with desk.progress("steer-read (replies)", total) as bar:
                 found = cross(
                     runner, loaded, items, dose=flags["dose"], steer=steer, read=read,
-                    fluency=fluency(runner, model, Projection(), run), sampling=sampling, random=flags["random"],
-                    seed=desk.seed, ledger=run, continue_to=flags["continue_to"], advance=bar.advance,
+                    fluency=PlainLoss() if plain_loss else fluency(runner, model, Projection(), run),
+                    sampling=sampling, random=flags["random"], seed=desk.seed, ledger=run,
+                    continue_to=flags["continue_to"], advance=bar.advance,
                 )  # fmt: skip
             about = _about(desk, model, info, loaded, whole, found)
-            figures = _figures(found, notes(found, about))
+            told = notes(found, about)
+            figures = _figures(found, told)
             page = run_reports.keep(desk, run, figures, report(found, about))
-    desk.print(_table(found))
-    for note in notes(found, about):
-        desk.warn(note)
-    desk.result({
-        "model": model, "engine": engine, "run": str(run.folder), "report": page, **figures, "warnings": list(said),
-    })  # fmt: skip
+    record = {"model": model, "engine": engine, "run": str(run.folder), "report": page, **figures}
+    return Crossed(found, run, record, told, list(said))
 
 
-def _sites(vectors: ConceptVectors, flags: dict[str, Any], depth: int) -> tuple[Site, Site]:
+def together(files: Mapping[str, ConceptVectors]) -> ConceptVectors:
+    """One file of all concepts; those of one name in several files are called FILE.concept."""
+    from trimtab.algebra.merging import merge
+
+    if len(files) == 1:
+        return next(iter(files.values()))
+    names = [c for v in files.values() for c in v.concepts]
+    stems = {r: Path(r.split(":")[0]).stem for r in files}
+    short = len(set(stems.values())) == len(files)
+    return merge({stems[r] if short else r: v for r, v in files.items()}, prefix=len(set(names)) < len(names))
+
+
+def _sites(vectors: ConceptVectors, flags: Mapping[str, Any], depth: int) -> tuple[Site, Site]:
     """Where to steer, and where to read: where the file reads best, if steering reaches that."""
     from trimtab.sites import Site
 
@@ -140,7 +187,7 @@ def _figures(found: Cross, notes: tuple[str, ...]) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def _table(found: Cross) -> Table:
+def table_of(found: Cross) -> Table:
     """The means; intervals stand in the report."""
     from rich.table import Table
 

@@ -59,14 +59,19 @@ def cosines(vectors: Mapping[str, ConceptVectors]) -> list[Cosine]:
     return found
 
 
-#: What a reply is compared by: a mark that a scorer gave, its length in tokens, or how little it repeats.
+#: What a reply is compared by: a mark that a scorer gave, its length in tokens, how little it repeats, or the nats per
+#: token that the plain model spends on it.
 MEASURES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "mark": lambda r: r.get("mark"),
     "tokens": lambda r: r.get("tokens"),
     "repetition": lambda r: (
-        None if (s := repeated_share(str(r.get("answer", "")).lower().split())) is None else 1 - s
+        None
+        if (s := repeated_share(str(r.get("answer", r.get("text", ""))).lower().split())) is None
+        else 1 - s
     ),
+    "nll": lambda r: r.get("plain_nll"),
 }
+Measure = Callable[[Mapping[str, Any]], float | None]
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,36 @@ def check_one_scorer(rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
+def measure_of(name: str, rows: Sequence[Mapping[str, Any]], concept: str | None = None) -> Measure:
+    """How a row is read: one of `MEASURES`, or a score that an evaluation's rows hold, of `concept` where it scored
+    several."""
+    scored: dict[str, set[str]] = {}
+    for row in rows:
+        for score, values in (row.get("scores") or {}).items():
+            scored.setdefault(score, set()).update(values)
+    if name in MEASURES and concept is None:
+        return MEASURES[name]
+    if name not in scored:
+        raise UnknownName.of("measure" if concept is None else "score", name, [*MEASURES, *scored])
+    concepts = sorted(scored[name])
+    if concept is None and len(concepts) > 1:
+        raise InputError(f"the rows hold {name} for {', '.join(concepts)}; choose one with --concept")
+    if concept is not None and concept not in concepts:
+        raise UnknownName.of("concept", concept, concepts)
+    chosen = concepts[0] if concept is None else concept
+    return lambda row: ((row.get("scores") or {}).get(name) or {}).get(chosen)
+
+
 def by_condition(
-    rows: Sequence[Mapping[str, Any]], measure: str, prefix: str = ""
+    rows: Sequence[Mapping[str, Any]], measure: str, prefix: str = "", read: Measure | None = None
 ) -> dict[str, dict[str, float]]:
     """Mean value per item of each condition; rows without a value are left out, and every condition must keep some."""
-    if measure not in MEASURES:
-        raise UnknownName.of("measure", measure, MEASURES)
+    read = read or measure_of(measure, rows)
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         name = prefix + str(row.get("condition") or "all")
         kept = found.setdefault(name, {})
-        value = MEASURES[measure](row)
+        value = read(row)
         if value is not None:
             kept.setdefault(str(row["item"]), []).append(float(value))
     for name, items in found.items():

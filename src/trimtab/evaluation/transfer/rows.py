@@ -76,8 +76,8 @@ def _plan(cell: Cell) -> PlanLike:
 
 
 def _total(sources: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    found = [s.get(key) for s in sources]
-    return None if any(v is None for v in found) else float(np.sum(found)) if found else 0.0
+    found = [v for s in sources if (v := s.get(key)) is not None]
+    return float(sum(found)) if len(found) == len(sources) else None
 
 
 def _free(here: Measured, i: int) -> Record:
@@ -96,13 +96,19 @@ def measured_of(bench: Bench, cell: Cell, done: Mapping[str, Mapping[str, Any]])
     if len(found) < len(rows):
         return None
     asked, neutral = found[: len(bench.rows)], found[len(bench.rows) :]
-    columns = (_column(asked, k) for k in ("log_ratio", "mass", "prompt_nll"))
     replies = tuple(
         Reply(r["text"], r["said"], r["tokens"], r["cut"], tuple(r["limits"]), tuple(r.get("ids", ())))
         for r in asked
         if "text" in r
     )
-    return Measured(*columns, _column(neutral, "neutral_nll"), asked[0]["fingerprint"], replies)
+    return Measured(
+        _column(asked, "log_ratio"),
+        _column(asked, "mass"),
+        _column(asked, "prompt_nll"),
+        _column(neutral, "neutral_nll"),
+        asked[0]["fingerprint"],
+        replies,
+    )
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
