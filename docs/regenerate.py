@@ -1,7 +1,8 @@
 """Regenerate what the docs show of the program: `make docs`.
 
 A block that starts with `<!-- command: trimtab --help -->` and ends with `<!-- end -->` holds what that
-command prints; `<!-- table: methods -->`, `<!-- table: layouts -->` and `<!-- table: checks -->` hold the registries.
+command prints; `<!-- table: methods -->`, `layouts` and `checks` hold the registries, and `peers` what the kit found on
+other people's engines.
 `--check` changes nothing and exits 1 when a block is out of date.
 """
 

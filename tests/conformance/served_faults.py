@@ -13,7 +13,7 @@ import numpy as np
 from conformance.faults import fault
 from trimtab.conformance.stands import Answer, Direct, ReferenceStand
 from trimtab.engines.reference import ReferenceEngine
-from trimtab.engines.requests import Event, PlanLike, Request, Sampling
+from trimtab.engines.requests import Event, Request, Sampling
 from trimtab.errors import SteeringLost
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
@@ -126,9 +126,6 @@ class TurnsTheCacheOff(Served):
 
     def keyed(self, plan: ResolvedPlan) -> object:
         return object()
-
-    def resolve(self, plan: PlanLike, prompt: Prompt) -> ResolvedPlan:
-        return super().resolve(plan, prompt)
 
 
 @fault("cache_sharing", stand=ServedStand)
