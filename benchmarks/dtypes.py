@@ -46,7 +46,8 @@ VLLM: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32, "max_num_batc
 #: A gap that is left after its known cause is taken away, as a share of it, is another gap.
 LEFT = 0.25
 #: Known causes, as they are printed.
-STORED, INSIDE = "the rounding of a stored state", "the roundings inside norms and activations, too"
+STORED = "the rounding of a stored state"
+INSIDE = "the roundings of sums before norms, and within turned queries and keys, too"
 EXTRACTED = "16 bits while extracting"
 
 
@@ -137,7 +138,7 @@ def turned(contrast: Contrast) -> Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Theirs:
-    """What Transformers makes of it in one format: states and the vector, with fused kernels too."""
+    """What Transformers makes of it in one format: states and the vector, also where it rounds as vLLM does."""
 
     plain: States
     fused: States

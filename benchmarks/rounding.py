@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -58,33 +59,55 @@ class Rounded:
 
 
 class Fused:
-    """Inside, norms and gated activations of a Transformers model compute in float32 and round once, as vLLM's fused
-    kernels do; Transformers rounds after every operation."""
+    """Inside, a Transformers model of Qwen 3's kind rounds where vLLM's kernels on a CPU do: a norm sees the sum of a
+    branch and the stream before it is rounded, and turned queries and keys are rounded once."""
 
     def __init__(self, model: Any) -> None:
-        self.modules = [m for m in model.modules() if type(m).__name__.endswith(("RMSNorm", "MLP"))]
+        self.layers = list(model.model.layers)
+        self.module = sys.modules[type(self.layers[0]).__module__]
+        self.turn = self.module.apply_rotary_pos_emb
 
     def __enter__(self) -> None:
-        for m in self.modules:
-            m.forward = _fused_norm(m) if type(m).__name__.endswith("RMSNorm") else _fused_mlp(m)
+        sums: dict[int, Any] = {}
+        for layer in self.layers:
+            layer.forward = _fused_layer(layer, sums)
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.forward = _fused_norm(norm, sums)
+        self.module.apply_rotary_pos_emb = self._turned
 
     def __exit__(self, *_: object) -> None:
-        for m in self.modules:
-            del m.forward
+        self.module.apply_rotary_pos_emb = self.turn
+        for layer in self.layers:
+            for m in (layer, layer.input_layernorm, layer.post_attention_layernorm):
+                del m.forward
+
+    def _turned(self, q: Any, k: Any, cos: Any, sin: Any, *args: Any, **kwargs: Any) -> Any:
+        wide = self.turn(q.float(), k.float(), cos.float(), sin.float(), *args, **kwargs)
+        return wide[0].to(q.dtype), wide[1].to(k.dtype)
 
 
-def _fused_norm(m: Any) -> Any:
-    def forward(x: Any) -> Any:
-        wide = x.float()
-        wide = wide / (wide.pow(2).mean(-1, keepdim=True) + m.variance_epsilon).sqrt()
-        return (wide * m.weight.float()).to(x.dtype)
+def _fused_layer(layer: Any, sums: dict[int, Any]) -> Any:
+    """`sums` keeps, by the rounded tensor's identity, that tensor and what it was rounded from."""
+
+    def add(stream: Any, branch: Any) -> Any:
+        wide = stream.float() + branch.float()
+        found = wide.to(stream.dtype)
+        sums.clear()
+        sums[id(found)] = found, wide
+        return found
+
+    def forward(hidden_states: Any, **kwargs: Any) -> Any:
+        branch, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
+        stream = add(hidden_states, branch)
+        return add(stream, layer.mlp(layer.post_attention_layernorm(stream)))
 
     return forward
 
 
-def _fused_mlp(m: Any) -> Any:
+def _fused_norm(m: Any, sums: dict[int, Any]) -> Any:
     def forward(x: Any) -> Any:
-        gate, up = m.gate_proj(x).float(), m.up_proj(x).float()
-        return m.down_proj((m.act_fn(gate) * up).to(x.dtype))
+        wide = sums[id(x)][1] if id(x) in sums else x.float()
+        wide = wide * (wide.pow(2).mean(-1, keepdim=True) + m.variance_epsilon).rsqrt()
+        return m.weight * wide.to(x.dtype)
 
     return forward

@@ -39,6 +39,9 @@ LENGTH, NEW = 90, 8
 EXACT = 1e-5
 #: How many times the plain model's own error a plan may be off, in 16 bits.
 COARSE = 4.0
+#: How many times more than it is off a plan must change, or the comparison says nothing; and that in 16 bits, where a
+#: plan that is not there is still off by all that it changes.
+TELLING, TELLING_COARSE = 5.0, 2.5
 PARAMS: dict[str, Any] = {"max_tokens": NEW, "temperature": 0.0, "ignore_eos": True, "logprobs": -1}
 VOCABULARY = 99
 
@@ -95,13 +98,17 @@ def test_a_mixed_batch_is_what_transformers_makes_of_it(name, tmp_path):
             worst = np.max([e[:2] for e in errors.values()], axis=0)
             print(f"{name}: {engine.found['block']}, split {family.split}, round {turn}: {worst[0]:.2g} nats, "
                   f"{worst[1]:.2g} of the typical norm")  # fmt: skip
-            nats, state = EXACT, s.tolerance.state
+            nats, state, telling = EXACT, s.tolerance.state, TELLING
             if family.dtype != "float32":
+                print({n: tuple(round(x, 3) for x in e) for n, e in errors.items()})
                 nats, state = (COARSE * error for error in errors["plain"][:2])
+                telling = TELLING_COARSE
             for what, (off, away, effect) in errors.items():
                 assert off <= nats, f"{what}: off by {off:.2g} nats"
                 assert away <= state, f"{what}: states are off by {away:.2g} of the typical norm"
-                assert what == "plain" or effect > max(1e-2, 5 * off), f"{what} tells nothing: {effect:.2g}"
+                assert what == "plain" or effect > max(1e-2, telling * off), (
+                    f"{what} tells nothing: {effect:.2g}"
+                )
     finally:
         engine.close()
 
