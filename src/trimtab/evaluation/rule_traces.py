@@ -5,7 +5,8 @@ A trace is one reply: `{"id", "layers", "concepts", "unit", "start", "values": [
 or the position from which it should. The `readout` of a server's answer is a trace, too, once it has its truth: it says
 `z` instead of a unit, and `position` instead of what `start` is here.
 
-A firing before the position of its truth is a false alarm and a miss. Rules whose truth a trace does not give are not judged on it.
+A firing before the position of its truth is a false alarm and a miss. Rules whose truth a trace does not give are not
+judged on it.
 """
 
 from __future__ import annotations
