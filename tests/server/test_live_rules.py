@@ -246,3 +246,25 @@ def test_an_inline_vector_in_a_rule_needs_leave(client):
     plan = {"placements": [{"op": "add", "vector": inline, "amount": 1.0, "layers": [1]}]}
     answer = client.post("/v1/completions", json=text(rules=[rule({"steer": plan}, 1.0)]))
     assert answer.status_code == 400 and "not allowed" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("unit", ["z", "raw"])
+def test_a_readout_of_the_server_is_a_trace_on_which_rules_fire_as_they_did(client, unit):
+    from trimtab.errors import InputError
+    from trimtab.evaluation.rule_traces import Trace, score_rules
+    from trimtab.rules import Rule
+
+    _, _, above, position = crossing(client, text(), unit)
+    given = rule("log", above, unit=unit)
+    read = {"layers": [1, 2], "concepts": ["anger", "joy"], "z": unit == "z"}
+    choice = ask(client, text(rules=[given], readout=read))["choices"][0]
+    assert choice["rules"][0]["position"] == position
+    trace = Trace.from_json({**choice["readout"], "id": "a", "truth": {"joyful": position}})
+    (fired,) = trace.fire([Rule.from_json(given)])
+    assert fired.position == position and fired.value == pytest.approx(choice["rules"][0]["value"], rel=1e-5)
+    (found,) = score_rules([Rule.from_json(given)], [trace])
+    assert found.precision.value == found.recall.value == 1 and found.early == found.delay == 0
+    for more in ({"encoding": "float16"}, {"top_k": 1}):
+        packed = ask(client, text(readout={**read, **more}))["choices"][0]["readout"]
+        with pytest.raises(InputError, match="no trace"):
+            Trace.from_json({**packed, "truth": {}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load
 
 import trimtab
+from server.malformed import requests
 from server.stock import LAYERS, vectors
 from trimtab.server.settings import Settings
 from trimtab.sites import Site
@@ -86,3 +88,16 @@ def test_staggered_clients_get_what_they_get_alone(client):
             assert np.allclose(a["readout"]["values"], b["readout"]["values"], atol=1e-3)
             logprobs = [[t["logprob"] for t in c["logprobs"]["content"]] for c in (a, b)]
             assert np.allclose(*logprobs, atol=1e-4)
+
+
+def test_every_malformed_request_is_refused_in_words(client):
+    """That the words name the fault is shown without a server (`test_counter`)."""
+    faults = requests()
+    assert len(faults) >= 500
+    for i, (word, fields) in enumerate(faults):
+        route, body = ("chat/completions", ASKED) if i % 2 else ("completions", {"prompt": "In the morning"})
+        content = json.dumps({**body, **fields, "stream": i % 3 == 0})  # NaN included, as Python writes it
+        answer = client.post(f"/v1/{route}", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, (word, fields, answer.text[:300])
+        error = answer.json()["error"]
+        assert error["type"] == "BadRequestError" and error["code"] == 400 and error["message"], (word, error)

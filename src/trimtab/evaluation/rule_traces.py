@@ -2,8 +2,11 @@
 
 A trace is one reply: `{"id", "layers", "concepts", "unit", "start", "values": [T][L][C], "truth": {rule: …}}`, where
 `start` is the absolute position of the first state and a truth is true or false (should the rule fire in this reply),
-or the position from which it should. A firing before that position is a false alarm and a miss. Rules whose truth a
-trace does not give are not judged on it.
+or the position from which it should. The `readout` of a server's answer is a trace, too, once it has its truth: it says
+`z` instead of a unit, and `position` instead of what `start` is here.
+
+A firing before the position of its truth is a false alarm and a miss. Rules whose truth a trace does not give are not
+judged on it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class Trace:
         """From one record; null readings become NaN. Raises InputError that names the fault."""
         if not isinstance(record, Mapping):
             raise InputError(f"a trace is an object, got {record!r}")
+        record = _of_a_server(record)
         missing = KEYS - {"id", "truth", "start"} - set(record)
         if missing:
             raise InputError(f"the trace lacks {', '.join(sorted(missing))}")
@@ -76,6 +80,18 @@ class Trace:
         """What the rules do on this reply."""
         watch = Watch(rules, self.layers, self.concepts, self.unit)
         return watch.see_all(range(self.start, self.start + len(self.values)), self.values)
+
+
+def _of_a_server(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A readout as a server writes it, in the words of traces; in JSON and with all concepts of each token."""
+    if "position" not in record:
+        return record
+    if record.get("encoding", "json") != "json" or "indices" in record:
+        raise InputError(
+            "a packed readout, or one of the highest concepts alone, is no trace: ask for all, as json"
+        )
+    found = {k: v for k, v in record.items() if k not in ("position", "z")} | {"start": record["position"]}
+    return {"unit": "z" if record["z"] else "raw", **found} if isinstance(record.get("z"), bool) else found
 
 
 def read_traces(path: Path) -> list[Trace]:
