@@ -21,13 +21,13 @@ def questions(tmp_path):
 
 
 @pytest.fixture
-def generate(trimtab, questions, joy, tmp_path):
+def generate(trimtab, questions, joy, tmp_path, unless):
     """A small set of rollouts of the reference model."""
 
     def call(*argv):
         common = ("generate", "tiny", "--engine", "reference", "--dataset", questions, "--steer", joy)
-        tokens = () if "--max-tokens" in argv else ("--max-tokens", "5")
-        return trimtab(*common, *tokens, "--runs-dir", tmp_path / "runs", *argv)
+        usual = {"--max-tokens": "5", "--runs-dir": tmp_path / "runs"}
+        return trimtab(*common, *unless(argv, usual), *argv)
 
     return call
 
