@@ -213,6 +213,7 @@ def test_texts_are_generated_for_scores_of_texts_and_can_be_scored_again(sweep, 
         (["FILE", "--modules", "mlp"], "--data"),
         (["FILE", "--positions", "everywhere"], "everywhere"),
         (["FILE", "--prefix", "joy"], "KEY=VALUE"),
+        (["FILE", "--prefix", "joi=Be merry."], "unknown concept of --prefix 'joi'"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_loads(refused, joy, no_model, flags, words):
