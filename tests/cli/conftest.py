@@ -40,6 +40,12 @@ def trimtab(capsys, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def unless():
+    """`unless(given, {flag: value})`: the flags of a test's common command line that it does not give itself."""
+    return lambda given, usual: [p for flag, v in usual.items() if flag not in given for p in (flag, v)]
+
+
+@pytest.fixture
 def refused(trimtab):
     """Run a command line that must end with one message and exit code 2, and nothing on stdout."""
 

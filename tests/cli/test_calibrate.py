@@ -26,12 +26,15 @@ def prompts(tmp_path):
 
 
 @pytest.fixture
-def calibrate(trimtab, joy, prompts, tmp_path):
+def calibrate(trimtab, joy, prompts, tmp_path, unless):
     def call(*flags):
-        return trimtab(
-            "calibrate", "tiny", joy, "--engine", "reference", "--items", prompts, "--layers", "1-2",
-            "--limit", "kl_mean=0.2", "--runs-dir", tmp_path / "runs", *flags,
-        )  # fmt: skip
+        usual = {
+            "--items": prompts,
+            "--layers": "1-2",
+            "--limit": "kl_mean=0.2",
+            "--runs-dir": tmp_path / "runs",
+        }
+        return trimtab("calibrate", "tiny", joy, "--engine", "reference", *unless(flags, usual), *flags)
 
     return call
 

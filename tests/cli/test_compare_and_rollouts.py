@@ -21,13 +21,13 @@ def questions(tmp_path):
 
 
 @pytest.fixture
-def generate(trimtab, questions, joy, tmp_path):
+def generate(trimtab, questions, joy, tmp_path, unless):
     """A small set of rollouts of the reference model."""
 
     def call(*argv):
         common = ("generate", "tiny", "--engine", "reference", "--dataset", questions, "--steer", joy)
-        tokens = () if "--max-tokens" in argv else ("--max-tokens", "5")
-        return trimtab(*common, *tokens, "--runs-dir", tmp_path / "runs", *argv)
+        usual = {"--max-tokens": "5", "--runs-dir": tmp_path / "runs"}
+        return trimtab(*common, *unless(argv, usual), *argv)
 
     return call
 
@@ -276,7 +276,7 @@ def test_steer_read(trimtab, joy, questions, tmp_path, monkeypatch):
     (row,) = csv.DictReader((run / "table.csv").open())
     assert float(row["change"]) == done.record["change"][0][0]["mean"]
     lines = (run / "samples.jsonl").read_text().splitlines()
-    assert len(lines) == 3 * (1 + 1 + 2 * 5)
+    assert len(lines) == 3 * (1 + 2 + 2 * 5)
     # The same command makes nothing again, and a run that lost its last lines ends with the same rows.
     generate = ReferenceEngine.generate
     monkeypatch.setattr(ReferenceEngine, "generate", lambda *_, **__: pytest.fail("made again"))
@@ -296,11 +296,15 @@ def test_runs_are_compared_by_their_own_scores(trimtab, joy, questions, tmp_path
         "--read-layer", "3", "--max-tokens", "4", "--runs-dir", tmp_path / "runs", "--json",
     )  # fmt: skip
     run = done.record["run"]
-    (pair,) = trimtab("compare", run, "--by", "projection", "--json").record["differences"]
+    pair, *rest = trimtab("compare", run, "--by", "projection", "--json").record["differences"]
     assert (pair["one"], pair["other"].split()[0]) == ("plain", "joy")
+    assert [(d["one"].split()[0], d["other"]) for d in rest] == [
+        ("plain", "prefix joy"),
+        ("joy", "prefix joy"),
+    ]
     assert pair["difference"]["mean"] == pytest.approx(done.record["change"][0][0]["mean"])
     for by in ("tokens", "repetition", "nll"):
-        assert len(trimtab("compare", run, "--by", by, "--json").record["differences"]) == 1
+        assert len(trimtab("compare", run, "--by", by, "--json").record["differences"]) == 3
     some = trimtab(
         "compare", run, "--by", "tokens", "--condition", "plain", "--condition", "random-0 +0.5 @1", "--json"
     )

@@ -188,6 +188,12 @@ def test_a_flag_of_one_value_given_twice_is_refused(trim, argv):
     assert (code, out) == (2, "") and f"{name} takes one value, and is given 2 times" in err
 
 
+@pytest.mark.parametrize("text", ["layers: 3\nlayers: 5\n", "max-tokens: 3\nmax_tokens: 5\n"])
+def test_a_key_that_stands_twice_in_a_config_is_refused(trim, config, text):
+    code, out, err = trim("probe", "m", "--config", config(text))
+    assert (code, out) == (2, "") and "more than once" in err
+
+
 def test_flags_that_say_the_same_twice_are_fine(trim, monkeypatch):
     monkeypatch.setenv("TRIMTAB_LAYERS", "50%")  # a typed flag still goes before the environment
     seen = record(

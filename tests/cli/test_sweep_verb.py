@@ -25,17 +25,15 @@ def items(tmp_path):
 
 
 @pytest.fixture
-def sweep(trimtab, items, tmp_path, few_neutral_texts, monkeypatch):
+def sweep(trimtab, items, tmp_path, few_neutral_texts, monkeypatch, unless):
     from trimtab.evaluation import limits
 
     few = limits.neutral_texts()[:2]
     monkeypatch.setattr(limits, "neutral_texts", lambda: few)
 
     def call(*flags):
-        return trimtab(
-            "sweep", "tiny", "--engine", "reference", "--items", items, "--runs-dir", tmp_path / "runs",
-            "--doses", "-0.3,0.3", "--max-tokens", 3, *flags,
-        )  # fmt: skip
+        usual = {"--items": items, "--runs-dir": tmp_path / "runs", "--doses": "-0.3,0.3", "--max-tokens": 3}
+        return trimtab("sweep", "tiny", "--engine", "reference", *unless(flags, usual), *flags)
 
     return call
 
@@ -215,6 +213,7 @@ def test_texts_are_generated_for_scores_of_texts_and_can_be_scored_again(sweep, 
         (["FILE", "--modules", "mlp"], "--data"),
         (["FILE", "--positions", "everywhere"], "everywhere"),
         (["FILE", "--prefix", "joy"], "KEY=VALUE"),
+        (["FILE", "--prefix", "joi=Be merry."], "unknown concept of --prefix 'joi'"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_loads(refused, joy, no_model, flags, words):

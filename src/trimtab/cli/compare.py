@@ -59,6 +59,9 @@ MOST = 40
 @click.option(
     "--random", type=click.IntRange(0), default=5, help="With --model: random directions of the same dose."
 )
+@click.option(
+    "--prefix", multiple=True, metavar="CONCEPT=WORDS", help="With --model: words of the prompt baseline."
+)
 @click.option("--limit", type=click.IntRange(1), default=None, help="With --model: only the first N prompts.")
 @library_option
 @model_options

@@ -13,7 +13,7 @@ from trimtab.errors import InputError
 from trimtab.records import finite
 
 from . import run_reports, steering
-from .evaluating import continue_option, load_vectors, with_norms
+from .evaluating import continue_option, load_vectors, settings_of, with_norms
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @continue_option
 @click.option("--temperature", type=float, default=0.0, help="0 is greedy.")
 @click.option("--random", type=click.IntRange(0), default=5, help="Random directions of the same dose.")
+@click.option("--prefix", multiple=True, metavar="CONCEPT=WORDS", help="Words of the prompt baseline.")
 @click.option("--limit", type=click.IntRange(1), default=None, help="Use only the first N prompts.")
 @library_option
 @model_options
@@ -94,10 +95,11 @@ def crossed(
     from trimtab.evaluation.rollouts.questions import load_questions
     from trimtab.evaluation.scorers.projection import Projection
 
-    from .sweep_bench import fluency
+    from .sweep_bench import fluency, prompt_words
 
     if flags["dose"] == 0:
         raise InputError("--dose 0 steers nothing; give another one")
+    given = settings_of(flags["prefix"], "--prefix")
     questions = load_questions(flags["prompts"])[: flags["limit"]]
     options = {k: flags[k] for k in ("dtype", "device")}
     sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
@@ -109,16 +111,17 @@ def crossed(
         steer, read = _sites(next(iter(files.values())), flags, info.n_layers)
         sites = list(dict.fromkeys((steer, read)))
         loaded = with_norms(runner, together({r: v.only(sites=sites) for r, v in files.items()}), desk.note)
+        words = prompt_words(model, loaded.concepts, given)
         items = _items(questions, info)
         identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [s.key for s in sites],
                     "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
         with desk.run(slug, identity=identity, revision=info.revision) as run:
-            total = len(items) * (1 + len(loaded.concepts) + 2 * flags["random"])
+            total = len(items) * (1 + 2 * len(loaded.concepts) + 2 * flags["random"])
             with desk.progress("steer-read (replies)", total) as bar:
                 found = cross(
                     runner, loaded, items, dose=flags["dose"], steer=steer, read=read,
                     fluency=PlainLoss() if plain_loss else fluency(runner, model, Projection(), run),
-                    sampling=sampling, random=flags["random"], seed=desk.seed, ledger=run,
+                    sampling=sampling, random=flags["random"], words=words, seed=desk.seed, ledger=run,
                     continue_to=flags["continue_to"], advance=bar.advance,
                 )  # fmt: skip
             about = _about(desk, model, info, loaded, whole, found)
@@ -181,6 +184,7 @@ def _figures(found: Cross, notes: tuple[str, ...]) -> dict[str, Any]:
     """Everything, for machines."""
     return finite({
         "steered": found.steered, "read": found.read, "change": found.change, "p": found.p, "null": found.null,
+        "told": found.told,
         "unit": "z" if found.z else "coordinate", "steer": found.steer_site.key, "read_at": found.read_site.key,
         "dose": found.dose, "prompts": found.n, "own_is_strongest": found.strongest, "same_site": found.same_site,
         "fluency": found.fluency, "replies": found.replies, "examples": found.examples, "notes": notes,
@@ -200,6 +204,8 @@ def table_of(found: Cross) -> Table:
         table.add_row(
             name, *(f"{e.mean:+.2f}" for e in row), f"{wrote[name].length:.1f}", f"{wrote[name].cut:.0%}"
         )
+    for name, row in zip(found.steered, found.told):
+        table.add_row(f"told {name}", *(f"{e.mean:+.2f}" for e in row))
     if found.null is not None:
         table.add_row("random ±", *(f"{a:+.2f}…{b:+.2f}" for a, b in found.null))
     return table

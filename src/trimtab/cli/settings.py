@@ -54,7 +54,8 @@ def read_config(path: Path, known: Mapping[str, click.Parameter]) -> dict[str, A
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise InputError(f"cannot read the config file {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -63,6 +64,10 @@ def read_config(path: Path, known: Mapping[str, click.Parameter]) -> dict[str, A
         return {}
     if not isinstance(content, Mapping):
         raise FormatError(f"{path} must hold `key: value` lines, not a {type(content).__name__}.")
+    assert isinstance(node, yaml.MappingNode)
+    keys = [str(k.value).replace("-", "_") for k, _ in node.value]  # YAML itself keeps the last of equal keys
+    if twice := sorted({k for k in keys if keys.count(k) > 1}):
+        raise FormatError(f"{path} has the key {twice[0]!r} more than once; a list holds several values.")
     found = {}
     for raw, value in content.items():
         key = str(raw).replace("-", "_")

@@ -31,7 +31,7 @@ from .frame import Desk, verb
 from .library import library_option
 from .models import Glance, glance, model_options, open_engine, spoken_warnings
 from .places import check_writable
-from .sweep_bench import extracted, fluency, personas, read_corpus, readout
+from .sweep_bench import extracted, fluency, prompt_words, read_corpus, readout
 
 if TYPE_CHECKING:
     from trimtab.data.contrast import Contrast
@@ -192,7 +192,8 @@ class _Ask:
             for method in {DEFAULT, *(() if vectors else flags["method"])}:
                 chosen = recipes.choose_method(method, desk.seed)
                 recipes.check(contrasts, chosen, flags["stream"], flags["pooling"])
-        words = settings_of(flags["prefix"], "--prefix")
+        names = vectors.concepts if vectors is not None else [c.concept for c in contrasts]
+        words = prompt_words(seen.name, names, settings_of(flags["prefix"], "--prefix"))
         return cls(
             desk, model, seen.name, flags, doses, positions, words, given, target, slug, vectors, contrasts
         )
@@ -287,9 +288,15 @@ class _Ask:
                 advance=bar.advance,
             )  # fmt: skip
             cells, candidates = self.cells(files, runner.info.n_layers)
-            words = {**personas(self.name), **self.words}
             found = sweep(
-                bench, cells, candidates, choosing, reporting, self.doses, words, refine=not f["no_refine"]
+                bench,
+                cells,
+                candidates,
+                choosing,
+                reporting,
+                self.doses,
+                self.words,
+                refine=not f["no_refine"],
             )
         return found, {"score": score.name, "fluency": bench.fluency.name}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,3 +87,15 @@ def personas(model: str) -> dict[str, str]:
     if model != "embedded":
         return {}
     return json.loads(Path(embedded.data("personas.json")).read_text(encoding="utf-8"))
+
+
+def prompt_words(model: str, concepts: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """What the prompt baseline says of each concept: the words of `--prefix`, the model's own, or "You are CONCEPT."; a
+    concept that a merge calls FILE.CONCEPT keeps its own name there."""
+    from trimtab.evaluation.conditions import PREFIX
+
+    for name in given:
+        if name not in concepts:
+            raise UnknownName.of("concept of --prefix", name, concepts)
+    own, short = personas(model), {c: c.rpartition(".")[2] for c in concepts}
+    return {c: given.get(c) or own.get(short[c]) or PREFIX.format(concept=short[c]) for c in concepts}

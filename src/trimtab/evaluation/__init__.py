@@ -13,7 +13,7 @@ dose_response   rows over doses and the line through them; `slopes` what each it
 limits          what a push costs; `calibration` solves for the largest push within a limit
 sign_check      whether + pushes towards the concept
 cells, curves   the axes of a sweep and what they gave; `sweep` chooses, `examples` shows
-reporting       what every report is made of; `sweep_page`, `calibration_page` and `page` beside other studies use it
+reporting       what every report is made of; the pages and tables beside each study use it
 materials       prompts for models that bring none
 classifier      calibrated posteriors of a concept given a text
 log_ratio       log-odds of two answers at a forced slot, with the probability mass that both together hold

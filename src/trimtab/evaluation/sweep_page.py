@@ -40,8 +40,10 @@ def report(found: Sweep, about: About) -> folder.Report:
         parts.figure(k, heatmap([c for c in found.curves if c.concept == k], found.choice.cell))
         for k in concepts
     ]
-    beside = "beside the mean difference, and what they cost" if found.means else "what they cost"
-    shown = chosen.part(DID, chosen.title, chosen.notes), chosen.part(COSTS, f"The same doses: {beside}")
+    shown = (
+        chosen.part(DID, chosen.title, chosen.notes),
+        chosen.part(COSTS, "The same doses: beside the other baselines, and what they cost"),
+    )
     body = parts.section("The chosen cell", "", "".join(t.html() for t in shown) + _warnings(found))
     body += parts.section("Where and how much", MAPS.format(score=about.score), parts.charts(maps))
     body += _final(found, final, about)
@@ -61,21 +63,10 @@ MAPS = (
 )
 FINAL = "Mean score over doses, beside everything it must be compared with."
 #: The columns of the chosen cell's table as a page shows them, in two parts.
-DID = (
-    "concept",
-    "dose",
-    "plain",
-    "score",
-    "null_q95",
-    "prefix",
-    "against_prefix",
-    "slope",
-    "p",
-    "anti_steered",
-    "n",
-)
+DID = ("concept", "dose", "plain", "score", "null_q95", "prefix", "slope", "p", "anti_steered")
 COSTS = (
-    "concept", "dose", "mean_difference", "against_mean_difference", "coherent", "safe", "fluency", "length", "cut",
+    "concept", "dose", "against_prefix", "mean_difference", "against_mean_difference", "coherent", "safe", "fluency",
+    "length", "cut", "n",
 )  # fmt: skip
 OPTIMISTIC = "Every item took part in the choice: the figures are optimistic."
 

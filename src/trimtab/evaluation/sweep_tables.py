@@ -53,9 +53,11 @@ def chosen_table(found: Sweep, final: Sequence[Curve], about: About) -> Paper:
     )  # fmt: skip
     rows = tuple(chosen_row(c, found, about.ships.get(c.concept)) for c in final)
     where = "on items that chose nothing" if found.final else "on the items that chose it (optimistic)"
+    n = len(final[0].plain.items)
     notes = (
         f"{where.capitalize()}; score: {about.score}, fluency: {about.fluency}. {found.tried} cells × concepts × doses "
-        "were tried. Intervals are 95 % BCa over items; random: the 95 % quantile of directions of the same size.",
+        f"were tried. Intervals are 95 % BCa over n = {n} items; random: the 95 % quantile of directions of the same "
+        "size.",
     )
     return Paper("chosen", f"{found.choice.cell.name}, {where}", columns, rows, notes)
 

@@ -134,11 +134,10 @@ def test_steering_a_planted_concept_moves_its_own_reading_most(steered):
 def test_finished_replies_are_not_made_again(steered, monkeypatch):
     memory = Memory()
     first = steered(ledger=memory)
-    assert len(memory.done) == 4 * (
-        1 + 2 + 2 * 5
-    )  # the plain model, two concepts, five directions in both signs
+    # the plain model, two concepts steered and told, five directions in both signs
+    assert len(memory.done) == 4 * (1 + 2 * 2 + 2 * 5)
     kinds = {r["kind"]: r for r in memory.done.values()}
-    assert set(kinds) == {"plain", "steered", "random"}
+    assert set(kinds) == {"plain", "steered", "random", "prefix"}
     assert {"item", "fingerprint", "dose", "scale", "seed", "model", "revision", "text", "readings"} <= set(
         kinds["steered"]
     )
@@ -162,6 +161,8 @@ def test_the_page_has_the_matrix_s_numbers(steered):
     assert rows[0]["outside"] == "yes" and float(rows[0]["null_high"]) == found.null[0][1]
     wide = list(csv.DictReader(io.StringIO(made.tables[1].csv())))
     assert float(wide[1]["read_joy"]) == found.change[1][0].mean
+    (prompts,) = (list(csv.DictReader(io.StringIO(t.csv()))) for t in made.tables if t.name == "prompts")
+    assert float(prompts[0]["read_joy"]) == found.told[0][0].mean and prompts[1]["told"] == "formality"
     assert "joy: dose +0.6 lies beyond its safe range, −0.4 to +0.5" in made.page
     assert made.page.count('class="chosen"') == 2  # own readings are framed
     assert all(t.prompt in made.page for t in found.examples["joy"])

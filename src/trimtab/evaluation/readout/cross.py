@@ -18,7 +18,7 @@ from trimtab.engines.base import Engine
 from trimtab.engines.requests import Sampling
 from trimtab.errors import InputError
 from trimtab.evaluation.baselines import random_like
-from trimtab.evaluation.conditions import PLAIN, Condition, steered
+from trimtab.evaluation.conditions import PLAIN, Condition, prefix, steered
 from trimtab.evaluation.curves import CUT_GAP
 from trimtab.evaluation.fluency import Fluency, PlainLoss
 from trimtab.evaluation.items import Item, check_items
@@ -47,7 +47,8 @@ class Replies:
 class Cross:
     """`change[i][j]`: steered by `steered[i]`, read as `read[j]`, over `n` prompts, with the sign-flip `p`; `null`
     [C, 2] is the 95 % band per read concept of replies steered by random directions of the same dose; `replies` are
-    those of the plain model, then of every concept; `examples` show prompts that the rule of triplets chooses."""
+    those of the plain model, then of every concept; `examples` show prompts that the rule of triplets chooses;
+    `told[i][j]` is the change of reading j where words in front of the prompt name concept i instead."""
 
     steered: tuple[str, ...]
     read: tuple[str, ...]
@@ -62,6 +63,7 @@ class Cross:
     replies: tuple[Replies, ...] = ()
     fluency: str = PlainLoss.name
     examples: Mapping[str, tuple[Triplet, ...]] = field(default_factory=dict)
+    told: tuple[tuple[Estimate, ...], ...] = ()
 
     @property
     def same_site(self) -> bool:
@@ -120,12 +122,14 @@ def cross(
     fluency: Fluency | None = None,
     sampling: Sampling | None = None,
     random: int = 5,
+    words: Mapping[str, str] | None = None,
     seed: int = 0,
     ledger: Ledger | None = None,
     continue_to: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Cross:
-    """All concepts and random directions on all prompts, in shared batches; finished rows come from the ledger."""
+    """All concepts, random directions and prompts that name a concept (`words` in front, else "You are CONCEPT."), in
+    shared batches; finished rows come from the ledger."""
     if read < steer:
         raise InputError(
             f"steering at {steer} does not reach {read}, which is earlier; read at {steer} or later"
@@ -135,9 +139,10 @@ def cross(
     concepts, fluency = vectors.concepts, fluency or PlainLoss()
     own = {c: steered(vectors, c, dose, [steer.layer], stream=steer.stream) for c in concepts}
     drawn = _random(vectors, dose, steer, random, seed)
+    told = {c: prefix(c, (words or {}).get(c)) for c in concepts}
     rows = by_condition(
         measure(
-            engine, check_items(items), [PLAIN, *own.values(), *drawn], concepts, [Projection()],
+            engine, check_items(items), [PLAIN, *own.values(), *drawn, *told.values()], concepts, [Projection()],
             sampling=sampling or Sampling(max_tokens=24, seed=seed),
             readout=Readout.from_vectors(vectors, [read], z=z), seed=seed, ledger=ledger,
             plain_loss=fluency.name == PlainLoss.name, continue_to=continue_to, advance=advance,
@@ -145,6 +150,7 @@ def cross(
     )  # fmt: skip
     plain = _readings(rows[PLAIN.name], concepts)
     moved = [_readings(rows[own[c].name], concepts) - plain for c in concepts]
+    said = [_readings(rows[told[c].name], concepts) - plain for c in concepts]
     null = None
     if drawn:
         reached = [(_readings(rows[d.name], concepts) - plain).mean(1) for d in drawn]
@@ -163,6 +169,7 @@ def cross(
         _replies([PLAIN, *own.values()], rows, fluency),
         fluency.name,
         {c: _examples(m[i], own[c], rows, items, c) for i, (c, m) in enumerate(zip(concepts, moved))},
+        tuple(tuple(mean_interval(m) for m in row) for row in said),
     )
 
 

@@ -46,13 +46,13 @@ EXAMPLES = (
 
 def report(found: Cross, about: About) -> folder.Report:
     """The page, the tables and the card."""
-    papers = (entries(found), matrix(found), replies(found, about))
+    papers = (entries(found), matrix(found), replies(found, about), *told(found))
     block = card.markdown([_card(i, found, about) for i in range(len(found.steered))], about.command)
     drawing = parts.figure("Steered (rows), read (columns)", heatmap(found), f"in units of {_unit(found)}")
     body = parts.section(
         "What else moves?", HOW, parts.charts([drawing]) + parts.warnings(notes(found, about))
     )
-    body += parts.section("The matrix", "", papers[1].html())
+    body += parts.section("The matrix", "", papers[1].html() + "".join(t.html() for t in told(found)))
     body += parts.section("What the replies look like", "", papers[2].html())
     for concept, examples in found.examples.items():
         inside = parts.triplets(examples, f"reading of {concept}", EXAMPLES)
@@ -163,6 +163,22 @@ def matrix(found: Cross) -> Paper:
     return Paper("matrix", title, columns, rows, said)
 
 
+def told(found: Cross) -> tuple[Paper, ...]:
+    """The matrix of the prompt baseline: words in front of the prompt instead of a vector."""
+    if not found.told:
+        return ()
+    columns = (
+        Column("told", "told", kind="text"),
+        *(Column(f"read_{c}", c, "+.2f", "estimate") for c in found.read),
+    )
+    rows = tuple(
+        {"told": s, **{f"read_{c}": e for c, e in zip(found.read, row, strict=True)}}
+        for s, row in zip(found.steered, found.told, strict=True)
+    )
+    title = "The same readings where words in front of the prompt name the concept, and nothing is steered"
+    return (Paper("prompts", title, columns, rows),)
+
+
 def _told(found: Cross) -> tuple[str, ...]:
     return (
         f"In units of {_unit(found)}, with 95 % BCa intervals over n = {found.n} prompts; p by sign flips, q over all "
@@ -208,6 +224,7 @@ def _card(i: int, found: Cross, about: About) -> card.Card:
         ("Calibrated safe range", card.NOT_CALIBRATED if ship is None else ship.said),
         ("Own reading", f"{_est(found.change[i][i])} (n = {found.n} prompts)"),
         ("Other readings", "; ".join(others)),
+        ("Prompt instead of the vector", _est(found.told[i][i]) if found.told else ""),
     ]  # fmt: skip
     if found.null is not None:
         low, high = found.null[i]

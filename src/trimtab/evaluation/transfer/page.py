@@ -77,10 +77,10 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
 
 
 #: The columns of the first table as a page shows them, in two parts.
-DID = ("method", "strength", "plus", "minus", "null", "p_holm", "slope", "anti_steered", "n")
+DID = ("method", "strength", "plus", "minus", "null", "p_holm", "slope", "anti_steered")
 COSTS = (
     "method", "strength", "others", "moved", "tested", "coherent", "safe", "delta_nll_plus", "delta_nll_minus",
-    "length_plus", "length_minus", "cut_plus", "cut_minus",
+    "length_plus", "length_minus", "cut_plus", "cut_minus", "n",
 )  # fmt: skip
 
 
