@@ -64,7 +64,7 @@ class Fused:
 
     def __init__(self, model: Any) -> None:
         self.layers = list(model.model.layers)
-        self.module = sys.modules[type(self.layers[0]).__module__]
+        self.module: Any = sys.modules[type(self.layers[0]).__module__]
         self.turn = self.module.apply_rotary_pos_emb
 
     def __enter__(self) -> None:
