@@ -27,6 +27,7 @@ from engines.vllm_cases import (
     base,
     cases,
     check,
+    counted,
     exact_subject,
     mixed,
     run,
@@ -99,13 +100,6 @@ def test_the_cache_is_shared_up_to_the_first_steered_block(subject):
     stronger = replace(stronger, plan=ResolvedPlan((other,), stronger.plan.vectors))
     check(subject, run(subject, [stronger])[0])
     assert stronger.cached == 0
-
-
-def counted(what: str) -> float:
-    """One of vLLM's own counters."""
-    from vllm.v1.metrics.reader import get_metrics_snapshot
-
-    return sum(m.value for m in get_metrics_snapshot() if m.name == f"vllm:{what}")  # type: ignore[attr-defined]
 
 
 def test_preemption_changes_nothing(subject):
