@@ -231,6 +231,7 @@ def run(
 def study(dtypes: Sequence[str]) -> dict[str, Any]:
     """All formats."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # the result alone goes to stdout
     materials = Materials.read(embedded.data("pairs.jsonl").parent, DemoSettings())
     engine = load_engine("embedded", "transformers", dtype="float32")
     truth, exact = states_of(engine), {"transformers, float32": honesty(engine, materials)}

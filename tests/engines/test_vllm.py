@@ -28,6 +28,7 @@ from engines.vllm_cases import (
     base,
     cases,
     check,
+    counted,
     exact_subject,
     mixed,
     run,
@@ -103,13 +104,6 @@ def test_the_cache_is_shared_up_to_the_first_steered_block(subject):
     stronger = replace(stronger, plan=ResolvedPlan((other,), stronger.plan.vectors))
     check(subject, run(subject, [stronger])[0])
     assert stronger.cached == 0
-
-
-def counted(what: str) -> float:
-    """One of vLLM's own counters."""
-    from vllm.v1.metrics.reader import get_metrics_snapshot
-
-    return sum(m.value for m in get_metrics_snapshot() if m.name == f"vllm:{what}")  # type: ignore[attr-defined]
 
 
 def test_preemption_changes_nothing(subject):
@@ -276,15 +270,15 @@ def test_scores_of_a_long_prompt_in_chunks(subject):
 def test_a_soak_of_mixed_requests_with_aborts(subject, count):
     """Each is what it was alone, none has anything of another, and nothing is left behind."""
     soak = Soak(subject)
-    soak.run(count // 2)
-    half = soak.memory()
-    soak.run(count - count // 2)
-    print(
-        f"soak of {count}: {soak.worst:.2g} nats, {soak.aborted} aborted, {soak.memory() - half:.1f} MB more"
-    )
+    first = count * 3 // 4  # until then, torch's allocator takes what it needs and keeps
+    soak.run(first)
+    before = soak.memory()
+    soak.run(count - first)
+    more = soak.memory() - before
+    print(f"soak of {count}: {soak.worst:.2g} nats, {soak.aborted} aborted, {more:.1f} MB more")
     assert soak.worst <= EXACT and soak.finished + soak.aborted == count
     assert count / 15 < soak.aborted < count / 2 and soak.states > count / 2
-    assert soak.memory() - half < 40, "the worker's memory grows"
+    assert more < 30, "the worker's memory grows"
     counts = settled(subject.engine)
     assert (counts["programs"], counts["bank"], len(subject.engine.ledger)) == (0, 0, 0)
     assert counts["requests"] <= 1  # the request that settled it

@@ -58,17 +58,18 @@ def test_where_nothing_is_steered_a_steered_request_is_lost_and_a_plain_one_is_n
 
 def config(**changes: Any) -> Any:
     """A configuration of vLLM's own classes, as far as modes are concerned, with some attributes changed."""
-    from vllm.config import CacheConfig, CompilationConfig, ParallelConfig
+    from vllm.config import CacheConfig, CompilationConfig, CompilationMode, ParallelConfig
 
     found = SimpleNamespace(
         parallel_config=ParallelConfig(distributed_executor_backend="mp"),
         cache_config=CacheConfig(block_size=32),
-        compilation_config=CompilationConfig(),
+        compilation_config=CompilationConfig(mode=CompilationMode.NONE),
         device_config=SimpleNamespace(device_type="cpu"),
         model_config=SimpleNamespace(runner_type="generate", is_encoder_decoder=False),
         speculative_config=None,
         kv_transfer_config=None,
         use_v2_model_runner=False,
+        lora_config=None,
     )
     for path, value in changes.items():
         *parts, name = path.split("__")
@@ -82,7 +83,9 @@ def config(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"use_v2_model_runner": True}, "V2"),
+        ({"use_v2_model_runner": True, "compilation_config__mode": 3}, "V2"),
+        ({"use_v2_model_runner": True, "parallel_config__world_size": 2}, "V2"),
+        ({"use_v2_model_runner": True, "lora_config": object()}, "V2"),
         ({"device_config__device_type": "cuda"}, "CPU"),
         ({"model_config__runner_type": "pooling"}, "pooling"),
         ({"model_config__is_encoder_decoder": True}, "encoder-decoder"),
@@ -100,11 +103,12 @@ def config(**changes: Any) -> Any:
         ({"parallel_config__distributed_executor_backend": "ray"}, "'ray'.*mp"),
         ({"parallel_config__distributed_executor_backend": "external_launcher"}, "external_launcher"),
     ],
-    ids=lambda x: str(next(iter(x))) if isinstance(x, dict) else "",
+    ids=lambda x: str([*x][-1]) if isinstance(x, dict) else "",
 )
 def test_modes_that_are_not_proven_are_refused_in_words(change, word):
     extension_points.check_config(config())
     extension_points.check_config(config(parallel_config__pipeline_parallel_size=2))
+    extension_points.check_config(config(use_v2_model_runner=True))
     with pytest.raises(Unsupported, match=word):
         extension_points.check_config(config(**change))
 
@@ -126,7 +130,6 @@ def test_a_size_of_blocks_that_a_cpu_cannot_have_is_refused_before_anything_is_l
 def test_a_v2_runner_that_is_not_the_one_we_know_is_refused(monkeypatch):
     points = ((extension_points.V2, "GPUModelRunner.prepare_inputs", ("others",), "see a batch"),)
     monkeypatch.setattr(extension_points, "V2_POINTS", points)
-    monkeypatch.setenv(extension_points.UNPROVEN, "v2")
     extension_points.check_config(config())
     with pytest.raises(Unsupported, match="others.*VLLM_USE_V2_MODEL_RUNNER=0"):
         extension_points.check_config(config(use_v2_model_runner=True))

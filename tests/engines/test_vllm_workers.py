@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
 from engines.registry import place
-from engines.vllm_cases import Case, base, cases, check, exact_subject, run, settled
-from trimtab.engines.vllm.extension_points import UNPROVEN
+from engines.vllm_cases import EXACT, Case, base, cases, check, exact_subject, run, settled
+from engines.vllm_soak import Soak
 from trimtab.errors import SteeringLost
 from trimtab.interventions import Add
 from trimtab.plans import SteeringPlan
@@ -35,7 +35,7 @@ triton.backends.backends.setdefault("cpu", SimpleNamespace(driver=driver, compil
 
 @pytest.fixture(scope="module", params=["pipeline", pytest.param("v2", marks=pytest.mark.check)])
 def subject(request, tmp_path_factory):
-    """So few blocks that a full batch preempts."""
+    """So few blocks that a full batch of long answers preempts."""
     folder = tmp_path_factory.mktemp(request.param)
     patch, options = pytest.MonkeyPatch(), {"num_gpu_blocks_override": 48}
     patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -49,7 +49,6 @@ def subject(request, tmp_path_factory):
         # This Python has started without it, and only checks the configuration.
         patch.setattr("vllm.config.vllm.HAS_TRITON", True)
         patch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
-        patch.setenv(UNPROVEN, "v2")
     else:
         options |= {"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}
     yield from exact_subject(folder, **options)
@@ -79,3 +78,12 @@ def test_a_plan_that_breaks_states_loses_its_request_alone(subject, where):
         run(subject, [bad])
     for case in run(subject, good):
         check(subject, case)
+
+
+def test_many_requests_with_aborts_are_what_each_is_alone(subject):
+    soak = Soak(subject)
+    soak.run(60)
+    print(f"soak of 60: {soak.worst:.2g} nats, {soak.aborted} aborted")
+    assert soak.worst <= EXACT and soak.finished + soak.aborted == 60 and soak.aborted
+    counts = settled(subject.engine)
+    assert (counts["programs"], counts["bank"], len(subject.engine.ledger)) == (0, 0, 0)

@@ -141,6 +141,13 @@ def check(s: Subject, case: Case, exact: float = EXACT) -> None:
         assert np.abs(plain - want.logprobs[at]).max() > 1e-2, f"{case.name} is too weak to tell anything"
 
 
+def counted(what: str) -> float:
+    """One of vLLM's own counters."""
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    return sum(m.value for m in get_metrics_snapshot() if m.name == f"vllm:{what}")  # type: ignore[attr-defined]
+
+
 def settled(engine: Any) -> dict[str, int]:
     """What the worker holds once what was aborted is gone; the next step tells it, so there must be one."""
     for _ in range(50):

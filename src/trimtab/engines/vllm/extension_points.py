@@ -17,7 +17,8 @@ log = logging.getLogger("vllm.trimtab")
 #: The versions of vLLM on which the engine is tested; another one runs where it has every extension point.
 TESTED = ">=0.32,<0.33"
 
-#: The variable that names, by commas, modes to run although no real engine has been steered in them yet: "v2".
+#: The variable that names, by commas, modes to run although no real engine has been steered in them yet: "v2", for what
+#: is refused of the V2 model runner.
 UNPROVEN = "TRIMTAB_UNPROVEN"
 
 #: Families that are refused by name, by the beginning of the architecture's, and why.
@@ -152,12 +153,22 @@ def check_layers(config: Any) -> None:
 
 def check_config(config: Any) -> None:
     """Refuse modes in which layers see other rows than the batch has, or that have not been proven."""
+    from vllm.config import CompilationMode
+
     parallel, model = config.parallel_config, config.model_config
     executor = parallel.distributed_executor_backend
     unproven = os.environ.get(UNPROVEN, "").split(",")
     refused = {
-        "the V2 model runner (set VLLM_USE_V2_MODEL_RUNNER=0)": config.use_v2_model_runner
-        and "v2" not in unproven,
+        # Proven with one worker that runs eagerly.
+        "compiled code, several workers or adapters in the V2 model runner (set VLLM_USE_V2_MODEL_RUNNER=0)": (
+            config.use_v2_model_runner
+            and "v2" not in unproven
+            and (
+                config.compilation_config.mode != CompilationMode.NONE
+                or parallel.world_size > 1
+                or config.lora_config is not None
+            )
+        ),
         "devices other than the CPU": config.device_config.device_type != "cpu",
         "pooling models": model.runner_type != "generate",
         "encoder-decoder models": model.is_encoder_decoder,
