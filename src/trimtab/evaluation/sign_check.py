@@ -70,7 +70,9 @@ def check_signs(
     """Each concept at both ends of `doses` (concept → site, dose below 0, dose above), all in shared batches: what both
     sides allow tells a sign sooner than what the narrower one does."""
     conditions = {
-        (concept, dose): steered(vectors, concept, dose, [site.layer], stream=site.stream, positions=positions)
+        (concept, dose): steered(
+            vectors, concept, dose, [site.layer], stream=site.stream, positions=positions
+        )
         for concept, (site, *ends) in doses.items()
         for dose in ends
     }
