@@ -36,7 +36,9 @@ class About:
 HOW = (
     "Each square is how much steering one concept (rows) changes the reading of another (columns) in the replies, "
     "against the untouched model: warm is more, cool is less. The thick frames are a concept's own reading. A dashed "
-    "frame means that random directions of the same dose move that reading as far."
+    "frame means that random directions of the same dose move that reading as far. A push stays in the residual "
+    "stream: part of a reading is the displacement itself, as far as two directions point the same way. Prompts push "
+    "nothing, and their matrix stands beside."
 )
 EXAMPLES = (
     "Chosen by rule: prompts are ordered by how much steering raises the concept's own reading, equal ones by name, "
