@@ -54,8 +54,7 @@ if TYPE_CHECKING:
 @model_options
 def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
     """Steer each concept, read all of them in the same pass."""
-    seen = glance(model, engine)
-    path, loaded = load_vectors(vectors, seen, model)
+    path, loaded = load_vectors(vectors, glance(model, engine), model)
     whole = loaded.hash
     if flags["concepts"]:
         loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
@@ -112,7 +111,7 @@ def crossed(
         steer, read = _sites(next(iter(files.values())), flags, info.n_layers)
         sites = list(dict.fromkeys((steer, read)))
         loaded = with_norms(runner, together({r: v.only(sites=sites) for r, v in files.items()}), desk.note)
-        words = prompt_words(seen.name, loaded.concepts, given)
+        words = prompt_words(glance(model, engine).name, loaded.concepts, given)
         items = _items(questions, info)
         identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [s.key for s in sites],
                     "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
