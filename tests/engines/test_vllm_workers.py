@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("vllm", reason="the vllm engine needs vllm: pip install 'trimtab[vllm]'")
 
 from engines.registry import place
-from engines.vllm_cases import EXACT, Case, base, cases, check, exact_subject, run, settled
+from engines.vllm_cases import EXACT, Case, base, cases, check, counted, exact_subject, run, settled
 from engines.vllm_soak import Soak
 from trimtab.errors import SteeringLost
 from trimtab.interventions import Add
@@ -66,6 +66,14 @@ def test_a_mixed_batch_is_what_transformers_makes_of_it(subject):
             check(subject, case)
     counts = [settled(subject.engine), *subject.engine.loop.call("trimtab_counts")]
     assert all(c["programs"] == c["bank"] == 0 for c in counts)
+
+
+def test_preemption_changes_nothing(subject):
+    before, batch = counted("num_preemptions"), cases(subject, base(72))
+    run(subject, batch, (Site(0), Site(subject.last)), new=80)
+    assert counted("num_preemptions") > before, "nothing was preempted; the test shows nothing"
+    for case in batch:
+        check(subject, case, 3 * EXACT)  # 230 tokens of float32, through weights that amplify
 
 
 @pytest.mark.parametrize("where", ["first", "last"])
