@@ -99,7 +99,7 @@ def crossed(
 
     if flags["dose"] == 0:
         raise InputError("--dose 0 steers nothing; give another one")
-    given = settings_of(flags["prefix"], "--prefix")
+    given, name = settings_of(flags["prefix"], "--prefix"), glance(model, engine).name
     questions = load_questions(flags["prompts"])[: flags["limit"]]
     options = {k: flags[k] for k in ("dtype", "device")}
     sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
@@ -111,20 +111,21 @@ def crossed(
         steer, read = _sites(next(iter(files.values())), flags, info.n_layers)
         sites = list(dict.fromkeys((steer, read)))
         loaded = with_norms(runner, together({r: v.only(sites=sites) for r, v in files.items()}), desk.note)
-        words = prompt_words(glance(model, engine).name, loaded.concepts, given)
+        words = prompt_words(name, loaded.concepts, given)
         items = _items(questions, info)
         identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [s.key for s in sites],
-                    "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
+                    "norms": [*loaded.typical_norms.values()], "model": info.id,
+                    "dtype": info.dtype}  # fmt: skip
         with desk.run(slug, identity=identity, revision=info.revision) as run:
             total = len(items) * (1 + 2 * len(loaded.concepts) + 2 * flags["random"])
             with desk.progress("steer-read (replies)", total) as bar:
                 found = cross(
                     runner, loaded, items, dose=flags["dose"], steer=steer, read=read,
-                    fluency=PlainLoss() if plain_loss else fluency(runner, model, Projection(), run),
+                    fluency=PlainLoss() if plain_loss else fluency(runner, name, Projection(), run),
                     sampling=sampling, random=flags["random"], words=words, seed=desk.seed, ledger=run,
                     continue_to=flags["continue_to"], advance=bar.advance,
                 )  # fmt: skip
-            about = _about(desk, model, info, loaded, whole, found)
+            about = _about(desk, name, info, loaded, whole, found)
             told = notes(found, about)
             figures = _figures(found, told)
             page = run_reports.keep(desk, run, figures, report(found, about))
