@@ -21,10 +21,10 @@ MIN_VALID = 0.8
 
 @dataclass(frozen=True)
 class Side:
-    """One condition: mean margin, share of questions whose target is the likeliest option, share whose options hold half
-    of the probability, and that probability; against the untouched model, the paired change with its sign-flip p, and
-    the shares of questions that lost and won their target. `strength` is signed; `missing` questions have no margin here
-    or there."""
+    """One condition: mean margin, share of questions whose target is the likeliest option, share whose options hold
+    half of the probability, and that probability; against the untouched model, the paired change with its sign-flip p,
+    and the shares of questions that lost and won their target. `strength` is signed; `missing` questions have no margin
+    here or there."""
 
     condition: str
     strength: float

@@ -37,10 +37,10 @@ class About:
 
 
 HOW = (
-    "Margin: log p of the {target} option less log p of all others together, in nats, read where the answer begins. Change "
-    "is paired with the untouched model, question by question, and both signs stand there. A change inside the random "
-    "band has shown nothing, whatever its p. Lost and won: questions whose {target} option was the likeliest and no "
-    "longer is, and the other way round."
+    "Margin: log p of the {target} option less log p of all others together, in nats, read where the answer begins. "
+    "Change is paired with the untouched model, question by question, and both signs stand there. A change inside the "
+    "random band has shown nothing, whatever its p. Lost and won: questions whose {target} option was the likeliest "
+    "and no longer is, and the other way round."
 )
 HOLLOW = "hollow: the options hold half of the probability at fewer than 80 % of the questions"
 
@@ -103,8 +103,8 @@ def conditions(found: Effects, about: About) -> Paper:
     )  # fmt: skip
     said = (
         f"In nats, with 95 % BCa intervals over n = {found.n} questions; p by sign flips. {about.target}: share whose "
-        f"{about.target} option is the likeliest (chance {found.chance:.0%}); valid: share whose options hold half of the "
-        "probability.",
+        f"{about.target} option is the likeliest (chance {found.chance:.0%}); valid: share whose options hold half of "
+        "the probability.",
     )
     rows = tuple(_row(s, found) for s in found.sides)
     dim = frozenset(i for i, s in enumerate(found.sides) if not s.good)

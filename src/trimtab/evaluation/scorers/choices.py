@@ -57,8 +57,8 @@ class ChoiceScorer(Scorer):
         no_settings(settings, cls.name, ("unit",))
         if list(concepts) != [cls.target]:
             raise InputError(
-                f"the scorer {cls.name!r} reads the rows of trimtab eval {cls.name.replace('_', '-')}, whose concept is "
-                f"{cls.target!r}; got {', '.join(concepts) or 'none'}"
+                f"the scorer {cls.name!r} reads the rows of trimtab eval {cls.name.replace('_', '-')}, whose concept "
+                f"is {cls.target!r}; got {', '.join(concepts) or 'none'}"
             )
         unit = settings.get("unit", UNITS[0])
         if unit not in UNITS:
