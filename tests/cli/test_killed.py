@@ -27,8 +27,8 @@ def argv_of(joy, tmp_path):
     ConceptVectors.from_directions([direction(0, norm=2.0, typical_norm=1.0)]).save(honest)
     ab.write_text(
         json.dumps([
-            {"question": f"{n}? (A) y (B) n", "answer_matching_behavior": a, "answer_not_matching_behavior": b}
-            for n in range(20) for a, b in (("(A)", "(B)"),)
+            {"question": f"{n}? (A) y (B) n", "answer_matching_behavior": ("(A)", "(B)")[n % 2],
+             "answer_not_matching_behavior": ("(B)", "(A)")[n % 2]} for n in range(20)
         ])
     )  # fmt: skip
     knowledge.write_text(

@@ -4,7 +4,7 @@ random directions of the same norm do."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -155,15 +155,13 @@ def _side(
     both = kept & np.isfinite(before)
     if c.kind == "plain" or not both.any():
         return found
-    return Side(
-        **{
-            **vars(found),
-            "change": paired_difference(margins[both], before[both]),
-            "p": sign_flip(margins[both] - before[both]),
-            "lost": float((had & ~hit).mean()),
-            "won": float((~had & hit).mean()),
-            "missing": int((~both).sum()),
-        }
+    return replace(
+        found,
+        change=paired_difference(margins[both], before[both]),
+        p=sign_flip(margins[both] - before[both]),
+        lost=float((had & ~hit).mean()),
+        won=float((~had & hit).mean()),
+        missing=int((~both).sum()),
     )
 
 

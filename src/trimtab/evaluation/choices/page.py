@@ -60,7 +60,7 @@ def report(found: Effects, about: About) -> folder.Report:
     papers = (main, *chance(found, about))
     block = card.markdown([_card(found, about)], about.command) if found.steered else ""
     body = parts.section(
-        about.title, HOW.format(target=about.target), main.html() + parts.warnings(notes(found, about))
+        "At both signs", HOW.format(target=about.target), main.html() + parts.warnings(notes(found, about))
     )
     if found.steered:
         body += parts.section("Over strength, and question by question", "", _drawn(found, about))
