@@ -17,6 +17,8 @@ from trimtab.cli import main, models
 from trimtab.cli.output import json_line
 from trimtab.cli.runs import Run
 
+REPLY = "No<|endoftext|>"
+
 
 def die_in_row(rows: int, share: float) -> None:
     """Let `rows` rows through, tear the next one, and die."""
@@ -38,7 +40,11 @@ def die_in_row(rows: int, share: float) -> None:
 def load(model, *args, _load=models.load_engine, **options):
     """Any model, and one called "planted" whose answers are those of the small dilemmas."""
     if model == "planted":
-        return PlantedEngine(logits, reply=lambda text, moved: "No<|endoftext|>")
+        engine = PlantedEngine(logits, reply=lambda text, moved: REPLY)
+        engine.encode(
+            REPLY, bare=True
+        )  # words are numbered as they come, and a resumed run meets them otherwise
+        return engine
     return _load(model, *args, **options)
 
 
