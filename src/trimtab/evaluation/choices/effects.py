@@ -84,12 +84,12 @@ class Effects:
             said.append(
                 "no random directions were run: nothing says how far any direction would move a margin"
             )
+        if silent := [f"{s.valid:.0%} ({s.condition})" for s in self.sides if not s.good]:
+            said.append(
+                f"the options hold half of the probability at only {', '.join(silent)} of the questions: margins of "
+                "the others say little"
+            )
         for s in self.sides:
-            if not s.good:
-                said.append(
-                    f"{s.condition}: the options hold half of the probability at {s.valid:.0%} of the questions only; "
-                    "margins of the others say little"
-                )
             if s.missing:
                 said.append(
                     f"{s.condition}: {s.missing} of {self.n} questions have no margin and are left out"
@@ -192,6 +192,6 @@ def _examples(
 def _shares(options: Mapping[str, float | None], target: str) -> str:
     """Probability of each option; the target is marked."""
     return ", ".join(
-        f"{name}{' (target)' if name == target else ''} {0.0 if v is None else np.exp(v):.0%}"
+        f"{name}{' (target)' if name == target else ''} {0.0 if v is None else np.exp(v):.1%}"
         for name, v in options.items()
     )
