@@ -9,27 +9,12 @@ import numpy as np
 import pytest
 
 from evaluation.planted_answers import PlantedEngine, direction
-from evaluation.small_dilemmas import FILE, small_dilemmas
+from evaluation.small_dilemmas import FILE, GAMMA, logits
 from trimtab.cli.eval import EVALUATIONS
 from trimtab.cli.frame import root
 from trimtab.data.reading import rows_of_run
 from trimtab.directions import ConceptVectors
 from trimtab.safe_range import with_safe_range
-
-GAMMA = 0.5
-
-
-def logits(text, moved):
-    """Yes gains GAMMA times the displacement along axis 0 where acting is honest, and loses it where it is not."""
-    for d in small_dilemmas():
-        for a in d.asked:
-            if d.situation in text and f"Proposed action: {a.text}\n" in text:
-                sign = 1 if a.kind == "to_do" else -1
-                return {
-                    "Yes": GAMMA * moved[0] * sign * d.label("honesty") + (0.3 if "shop" in text else 0),
-                    "No": 0.0,
-                }
-    return {"A": moved[0], "B": 0.5}
 
 
 @pytest.fixture
@@ -330,83 +315,158 @@ def test_judge_over_http(trimtab, answers, tmp_path, monkeypatch):
 # --- choices
 
 
-def test_ab_choice_at_both_signs(trimtab, planted, honest, tmp_path):
+@pytest.fixture
+def ab(tmp_path):
+    """Two A/B questions, one of which matches with B."""
     path = tmp_path / "ab.json"
     rows = [("x? (A) y (B) n", "(A)", "(B)"), ("z? (A) n (B) y", "(B)", "(A)")]
     keys = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
     path.write_text(json.dumps([dict(zip(keys, r)) for r in rows]))
-    done = trimtab(
-        "eval",
-        "ab-choice",
-        "m",
-        path,
-        "--engine",
-        "reference",
-        "--steer",
-        honest,
-        "--dose",
-        "1",
-        "--layers",
-        "1",
-        "--json",
-    )
-    assert done.code == 0, done.err
-    plain, plus, minus = done.record["conditions"]
-    assert plain["log_ratio"]["mean"] == pytest.approx(0) and plus["condition"] == "+"
-    # The letter A gains 1 nat: one item moves up, the other down, and the mean stays: no behaviour, only a letter.
-    assert plus["difference"]["mean"] == pytest.approx(0) and minus["difference"]["mean"] == pytest.approx(0)
-    assert done.record["null"] == pytest.approx([0, 0])  # for random directions too
+    return path
 
 
-def test_multiple_choice_moves_are_shown(trimtab, planted, honest, tmp_path):
+@pytest.fixture
+def knowledge(tmp_path):
     path = tmp_path / "mc.jsonl"
     path.write_text('{"question": "x?", "choices": ["u", "v"], "answer": "B"}\n')
+    return path
+
+
+CHOICES = ("--engine", "reference", "--dose", "1", "--layers", "1")
+
+
+def _with_dose(argv, dose):
+    at = argv.index("--dose") + 1
+    return (*argv[:at], dose, *argv[at + 1 :])
+
+
+def test_ab_choice_at_both_signs(trimtab, planted, honest, ab, tmp_path):
+    argv = ("eval", "ab-choice", "m", ab, *CHOICES, "--steer", honest, "--runs-dir", tmp_path / "runs")
+    done = trimtab(*argv, "--json")
+    assert done.code == 0, done.err
+    plain, plus, minus = done.record["conditions"]
+    assert plain["margin"]["mean"] == pytest.approx(0) and plus["condition"] == "axis-0 +1"
+    # The letter A gains 1 nat: one item moves up, the other down, and the mean stays: no behaviour, only a letter.
+    assert plus["change"]["mean"] == pytest.approx(0) and minus["change"]["mean"] == pytest.approx(0)
+    assert sorted(done.record["slopes"]) == pytest.approx([-1, 1])
+    assert done.record["null"] == pytest.approx([0, 0])  # for random directions too
+    run = Path(done.record["run"])
+    rows = [row for _, row in rows_of_run(run)]
+    assert len(rows) == 2 * (1 + 2 + 2 * 5) and all(set(r["options"]) == {"A", "B"} for r in rows)
+    assert {(r["dose"], r["scale"]) for r in rows if r["condition"] == "axis-0 -1"} == {(-1.0, -0.5)}
+    assert {(r["model"], r["revision"], r["seed"]) for r in rows} == {("planted", "1", 0)}
+    assert {r["fingerprint"] for r in rows if r["kind"] == "plain"} == {"plain"}
+    # The same command finds every row in its run folder, and one that lost its last rows ends with the same ones.
+    planted.logits = lambda text, moved: pytest.fail("asked again")
+    again = trimtab(*argv, "--json")
+    assert again.record == done.record
+    samples = run / "samples.jsonl"
+    lines = samples.read_text().splitlines()
+    samples.write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:50])
+    planted.logits = logits
+    assert trimtab(*argv, "--json").record["conditions"] == done.record["conditions"]
+    assert sorted(samples.read_text().splitlines()) == sorted(lines)
+
+
+def test_choices_leave_a_report_and_are_scored_and_compared(trimtab, refused, planted, honest, ab, tmp_path):
+    argv = ("eval", "ab-choice", "m", ab, *CHOICES, "--steer", honest, "--runs-dir", tmp_path / "runs")
+    run = Path(trimtab(*argv, "--json").record["run"])
+    (plain, plus, minus) = csv.DictReader((run / "table.csv").open())
+    assert plain["condition"] == "plain" and float(plus["strength"]) == 1 and float(minus["strength"]) == -1
+    assert len(list(csv.DictReader((run / "table-random.csv").open()))) == 10
+    page, card = (run / "report.html").read_text(), (run / "card.md").read_text()
+    assert "Does behaviour move?" in page and "axis-0 +1" in page and "random directions" in page
+    assert "$ trimtab eval ab-choice m " in card and "--dose 1" in card and "axis-0" in card
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["conditions"][1]["condition"] == "axis-0 +1"
+    # Another unit of the same log-probabilities, without the model.
+    planted.logits = lambda text, moved: pytest.fail("asked again")
+    scored = trimtab("score", run, "--score", "ab_choice", "--score-set", "unit=probability", "--json")
+    lines = {x["condition"]: x for x in scored.record["lines"]}
+    assert lines["axis-0 +1"]["mean"] == pytest.approx(0.5) and lines["axis-0 +1"]["n"] == 2
+    assert "trimtab eval multiple-choice" in refused("score", run, "--score", "multiple_choice")
+    found = trimtab("compare", run, "--by", "ab_choice", "--json").record
+    assert set(found["means"]) == {"plain", "axis-0 +1", "axis-0 -1"}
+    both = next(d for d in found["differences"] if d["one"] == "axis-0 +1")
+    assert both["difference"]["mean"] == pytest.approx(0) and both["difference"]["n"] == 2
+    # Another strength is another run; two runs are compared too.
+    planted.logits = logits
+    other = Path(trimtab(*_with_dose(argv, "2"), "--json").record["run"])
+    assert other != run
+    chosen = ("--condition", "axis-0 +1", "--condition", "axis-0 +2")
+    wide = trimtab("compare", run, other, "--by", "ab_choice", *chosen, "--json")
+    assert len(wide.record["means"]) == 2 and wide.record["differences"][0]["difference"]["n"] == 2
+
+
+def test_multiple_choice_moves_are_shown(trimtab, planted, honest, knowledge, tmp_path):
+    argv = (
+        "eval",
+        "multiple-choice",
+        "m",
+        knowledge,
+        *CHOICES,
+        "--steer",
+        honest,
+        "--runs-dir",
+        tmp_path / "r",
+    )
+    done = trimtab(*argv, "--json")
+    plain, plus, minus = done.record["conditions"]
+    assert plain["margin"]["mean"] == pytest.approx(0.5) and plain["share"] == 1
+    assert plus["change"]["mean"] == pytest.approx(-1.0) and plus["share"] == 0 and plus["lost"] == 1
+    assert minus["change"]["mean"] == pytest.approx(1.0)
+    # A random direction of the same length moves it too, by its part along the axis: less, and to both sides.
+    low, high = done.record["null"]
+    assert -1 < low < 0 < high < 1 and low == pytest.approx(-high)
+    assert "random" in trimtab(*argv).out
+    # A negative strength is the same two conditions.
+    turned = trimtab(*_with_dose(argv, "-1"), "--json").record
+    assert [c["change"] for c in turned["conditions"][1:]] == [plus["change"], minus["change"]]
+
+
+def test_choices_of_the_model_alone(trimtab, planted, knowledge, tmp_path):
     done = trimtab(
         "eval",
         "multiple-choice",
         "m",
-        path,
+        knowledge,
         "--engine",
         "reference",
-        "--steer",
-        honest,
-        "--dose",
-        "1",
-        "--layers",
-        "1",
+        "--runs-dir",
+        tmp_path / "r",
         "--json",
     )
-    plain, plus, minus = done.record["conditions"]
-    assert plain["margin"] == pytest.approx(0.5) and plain["accuracy"] == 1
-    assert plus["moved"]["margin"]["mean"] == pytest.approx(-1.0) and plus["accuracy"] == 0
-    assert minus["moved"]["margin"]["mean"] == pytest.approx(1.0)
-    # A random direction of the same length moves it too, by its part along the axis: less, and to both sides.
-    low, high = done.record["null"]
-    assert -1 < low < 0 < high < 1 and low == pytest.approx(-high)
-    assert (
-        "random"
-        in trimtab(
-            "eval",
-            "multiple-choice",
-            "m",
-            path,
-            "--engine",
-            "reference",
-            "--steer",
-            honest,
-            "--dose",
-            "1",
-            "--layers",
-            "1",
-        ).out
+    assert done.code == 0, done.err
+    assert [c["condition"] for c in done.record["conditions"]] == ["plain"] and done.record["null"] is None
+    assert not (Path(done.record["run"]) / "card.md").exists()
+
+
+def test_choices_name_doses_beyond_the_safe_range(trimtab, planted, honest, knowledge, tmp_path):
+    file = ConceptVectors.load(honest)
+    entry = {"low": -0.6, "high": 0.3, "limit": "kl_p95", "value": 1.0, "prompts": 8}
+    ranges = with_safe_range({}, file.concepts[0], file.sites[0].key, "add", entry)
+    replace(file, calibration=ranges).save(honest)
+    done = trimtab(
+        "eval",
+        "multiple-choice",
+        "m",
+        knowledge,
+        *CHOICES,
+        "--steer",
+        honest,
+        "--runs-dir",
+        tmp_path / "r",
+        "--json",
     )
+    said = "axis-0: doses −1, +1 lie beyond its safe range, −0.6 to +0.3"
+    assert done.code == 0 and done.err.count("safe range") == 1 and said in done.err
+    assert "Shaded" in (Path(done.record["run"]) / "report.html").read_text()
 
 
-def test_choices_refuse_a_band_of_too_few(refused, no_model, honest, tmp_path):
-    path = tmp_path / "mc.jsonl"
-    path.write_text('{"question": "x?", "choices": ["u", "v"], "answer": "B"}\n')
-    argv = ("eval", "multiple-choice", "m", path, "--engine", "reference", "--steer", honest, "--dose", "1")
+def test_choices_refuse_a_band_of_too_few(refused, no_model, honest, knowledge):
+    argv = ("eval", "multiple-choice", "m", knowledge, *CHOICES, "--steer", honest)
     assert "at least 5 random directions" in refused(*argv, "--random", "3")
+    assert "a strength of 0 steers nothing" in refused(*_with_dose(argv, "0"))
 
 
 @pytest.mark.engine

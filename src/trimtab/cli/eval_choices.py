@@ -1,52 +1,48 @@
-"""`trimtab eval ab-choice | multiple-choice`: questions with letters, asked under plans."""
+"""`trimtab eval ab-choice | multiple-choice`: questions with options, asked under plans."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from trimtab.errors import InputError
-from trimtab.records import finite
+from trimtab.records import finite, unit_key
 
+from . import choice_plans, run_reports
 from .frame import Desk, verb
 from .library import library_option
 from .models import glance, model_options, open_engine, spoken_warnings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from trimtab.directions import ConceptVectors
-    from trimtab.engines.base import Engine
-    from trimtab.plans import SteeringPlan
+    from trimtab.evaluation.choices.effects import Effects
+    from trimtab.evaluation.choices.page import About
+    from trimtab.evaluation.reporting.ship import Ship
+    from trimtab.evaluation.scorers.choices import ChoiceScorer
+    from trimtab.sites import ModelInfo
 
 
-def _steering(function: Any) -> Any:
+def _steering(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option(
-            "--random",
-            type=int,
-            default=5,
-            help="Random directions of the same norm (0: none, else 5 or more).",
-        ),
+        click.option("--random", type=int, default=5,
+                     help="Random directions of the same norm (0: none, else 5 or more)."),
         click.option("--positions", default="all", help="all, prompt, last_prompt, role=NAME or JSON."),
-        click.option(
-            "--layers", default=None, help="Where to steer [default: the file's layer, else near 60 % depth]."
-        ),
-        click.option(
-            "--scale", type=float, default=None, help="Strength in multiples of the vector's own norm."
-        ),
-        click.option(
-            "--dose", type=float, default=None, help="Strength as a fraction of the typical residual norm."
-        ),
-        click.option(
-            "--steer", multiple=True, metavar="FILE[:concept]", help="Vector to add; may be repeated."
-        ),
-    ):
+        click.option("--layers", default=None,
+                     help="Where to steer [default: the file's layer, else near 60 % depth]."),
+        click.option("--scale", type=float, default=None, help="Strength in multiples of the vector's own norm."),
+        click.option("--dose", type=float, default=None,
+                     help="Strength as a fraction of the typical residual norm."),
+        click.option("--steer", multiple=True, metavar="FILE[:concept]", help="Vector to add; may be repeated."),
+    ):  # fmt: skip
         function = option(function)
     return function
 
 
-@verb("eval ab-choice")
+@verb("eval ab-choice", runs=True)
 @click.argument("model")
 @click.argument("questions", type=click.Path(path_type=Path))
 @_steering
@@ -58,41 +54,11 @@ def ab_choice(desk: Desk, model: str, questions: Path, engine: str, **flags: Any
     QUESTIONS is a file of the layout `answers` (question, answer_matching_behavior, answer_not_matching_behavior).
     """
     from trimtab.evaluation.scorers.ab_choice import ABChoice
-    from trimtab.evaluation.statistics import mean_interval, paired_difference, sign_flip
 
-    items, notes = ABChoice.load(questions)
-    for note in notes:
-        desk.note(note)
-    plan, library = _plan(flags, model, engine)
-    with spoken_warnings(desk), open_engine(desk, model, engine, **_options(flags)) as runner:
-        runner.library.update(_filled(desk, runner, plan, library))
-        plans, names = _signed(plan)
-        chance = _randoms(plan, runner, flags["random"], desk.seed)
-        found = ABChoice().measure(runner, items, [*plans, *chance])
-    rows = []
-    for name, ratios in zip(names, found):
-        row = {"condition": name, "log_ratio": mean_interval(ratios.log_ratio), "valid": ratios.valid_share,
-               "matching_share": float((ratios.log_ratio > 0).mean())}  # fmt: skip
-        if name != "plain":
-            difference = ratios.log_ratio - found[0].log_ratio
-            row |= {
-                "difference": paired_difference(ratios.log_ratio, found[0].log_ratio),
-                "p": sign_flip(difference),
-            }
-        rows.append(row)
-    null = _band([float((r.log_ratio - found[0].log_ratio).mean()) for r in found[len(plans) :]])
-    record = {"model": model, "engine": engine, "items": len(items), "conditions": finite(rows), "null": null}
-    lines = [f"{len(items)} questions; log-ratio towards the matching answer (nats)"]
-    for r in record["conditions"]:
-        moved = f"  Δ {r['difference']['mean']:+.3f}, p {r['p']:.3g}" if "difference" in r else ""
-        e = r["log_ratio"]
-        shares = f"matching {r['matching_share']:.0%}  valid {r['valid']:.0%}"
-        lines.append(f"{r['condition']:>8}  {_interval(e)}  {shares}{moved}")
-    lines += _null_line(null, "Δ", len(chance))
-    desk.result(record, text="\n".join(lines))
+    _measured(desk, model, questions, engine, ABChoice(), "Does behaviour move?", flags)
 
 
-@verb("eval multiple-choice")
+@verb("eval multiple-choice", runs=True)
 @click.argument("model")
 @click.argument("questions", type=click.Path(path_type=Path))
 @_steering
@@ -103,112 +69,131 @@ def multiple_choice(desk: Desk, model: str, questions: Path, engine: str, **flag
 
     QUESTIONS holds {"question", "choices": […], "answer": index or letter} rows.
     """
-    from trimtab.evaluation.scorers.multiple_choice import MultipleChoice, moved
+    from trimtab.evaluation.scorers.multiple_choice import MultipleChoice
 
-    items = MultipleChoice.load(questions)
-    plan, library = _plan(flags, model, engine)
-    with spoken_warnings(desk), open_engine(desk, model, engine, **_options(flags)) as runner:
-        runner.library.update(_filled(desk, runner, plan, library))
-        plans, names = _signed(plan)
-        chance = _randoms(plan, runner, flags["random"], desk.seed)
-        found = MultipleChoice().measure(runner, items, [*plans, *chance])
-    plain = found[0]
-    rows: list[dict[str, Any]] = [
-        {"condition": n, "accuracy": float(m.right.mean()), "margin": float(m.margin.mean()),
-         "mass": float(m.mass.mean()), **({} if n == "plain" else {"moved": finite(moved(plain, m))})}
-        for n, m in zip(names, found)
-    ]  # fmt: skip
-    null = _band([float((m.margin - plain.margin).mean()) for m in found[len(plans) :]])
-    lines = [f"{len(items)} questions; chance {sum(1 / len(q.choices) for q in items) / len(items):.0%}"]
-    for r in rows:
-        tail = ""
-        if "moved" in r:
-            e = r["moved"]
-            tail = f"  Δ margin {_interval(e['margin'])}, p {e['p']:.3g}"
-            tail += f"; {e['flipped_wrong']:.0%} became wrong, {e['flipped_right']:.0%} right"
-        lines.append(f"{r['condition']:>8}  accuracy {r['accuracy']:.0%}  margin {r['margin']:+.3f}{tail}")
-    lines += _null_line(null, "Δ margin", len(chance))
-    record = {"model": model, "engine": engine, "items": len(items), "conditions": rows, "null": null}
-    desk.result(record, text="\n".join(lines))
+    _measured(desk, model, questions, engine, MultipleChoice(), "Does knowledge stay?", flags)
 
 
-def _interval(e: dict[str, Any]) -> str:
-    bounds = "" if e["low"] is None else f" [{e['low']:+.3f}, {e['high']:+.3f}]"
-    return f"{e['mean']:+.3f}{bounds}"
+def _measured(
+    desk: Desk,
+    model: str,
+    questions: Path,
+    engine: str,
+    scorer: ChoiceScorer,
+    title: str,
+    flags: Mapping[str, Any],
+) -> None:
+    """Ask in a run folder, write its report, and show the table."""
+    from trimtab.evaluation.choices.asking import ask
+    from trimtab.evaluation.choices.effects import effects
+    from trimtab.evaluation.choices.page import notes, report
+
+    items, said_of_file = scorer.load(questions)
+    for note in said_of_file:
+        desk.note(note)
+    plan, library = choice_plans.plan_of(flags, model, engine)
+    options = {k: flags[k] for k in ("dtype", "device")}
+    with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
+        info = runner.info
+        filled = choice_plans.with_norms(desk, runner, plan, library)
+        runner.library.update({r: choice_plans.quiet(v) for r, v in filled.items()})
+        conditions = choice_plans.conditions_of(plan, runner, flags, desk.seed)
+        identity = {
+            "questions": unit_key([repr(i) for i in items]),
+            "vectors": {r: [v.hash, *choice_plans.layers_of(v, flags, info)] for r, v in filled.items()},
+            "norms": {r: [*v.typical_norms.values()] for r, v in filled.items()},
+            "model": info.id,
+            "dtype": info.dtype,  # a server may come back with another one
+        }
+        with desk.run(info.id, identity=identity, revision=info.revision) as run:
+            with desk.progress(f"{scorer.name} (questions)", len(items) * len(conditions)) as bar:
+                rows = ask(runner, scorer, items, conditions, seed=desk.seed, ledger=run, advance=bar.advance)
+            found = effects(scorer, conditions, rows, abs(choice_plans.strength_of(flags) or 0.0))
+            about = _about(desk, glance(model, engine).name, scorer, title, filled, info, flags)
+            told = notes(found, about)
+            figures = _figures(found, told)
+            page = run_reports.keep(desk, run, figures, report(found, about))
+    for note in told:
+        desk.warn(note)
+    record = {"model": model, "engine": engine, "run": str(run.folder), "report": page, **figures}
+    desk.result({**record, "warnings": list(said)}, text=_table(found, scorer))
 
 
-def _options(flags: dict[str, Any]) -> dict[str, Any]:
-    return {k: flags[k] for k in ("dtype", "device")}
+# --- what is said of it
 
 
-def _plan(flags: dict[str, Any], model: str, engine: str) -> tuple[SteeringPlan, dict[str, ConceptVectors]]:
-    from . import steering
+def _about(
+    desk: Desk,
+    name: str,
+    scorer: ChoiceScorer,
+    title: str,
+    vectors: Mapping[str, ConceptVectors],
+    info: ModelInfo,
+    flags: Mapping[str, Any],
+) -> About:
+    from trimtab.evaluation.choices.page import About
 
-    if flags["random"] and flags["random"] < 5:
-        raise InputError(
-            f"a null band needs at least 5 random directions (or 0), got --random {flags['random']}"
-        )
-    library: dict[str, ConceptVectors] = {}
-    plan = steering.build(
-        flags["steer"], flags["dose"], flags["scale"], None, library,
-        layers=flags["layers"], positions=steering.parse_positions(flags["positions"]),
+    places = {
+        run_reports.where(choice_plans.layers_of(v, flags, info), info.n_layers): None
+        for v in vectors.values()
+    }
+    made = {run_reports.made_by(v): None for v in vectors.values()}
+    return About(
+        scorer.name.replace("_", "-"), title, scorer.target, name, info.revision, desk.command,
+        choice_plans.unit_of(flags), _named(vectors), "; ".join(made), "; ".join(places),
+        _ship(vectors, flags, info), (("seed", str(desk.seed)),),
     )  # fmt: skip
-    seen = glance(model, engine)
-    for reference, vectors in library.items():
-        steering.check_fit(reference, vectors, seen, model)
-    steering.chosen_layers(plan, library, seen)
-    return plan, library
 
 
-def _filled(
-    desk: Desk, runner: Engine, plan: SteeringPlan, library: dict[str, ConceptVectors]
-) -> dict[str, ConceptVectors]:
-    from . import steering
+def _named(vectors: Mapping[str, ConceptVectors]) -> dict[str, str]:
+    """Each by its concept, or by its file where two are called alike, and with its hash."""
+    from trimtab.evaluation.reporting.card import vector_words
 
-    filled, measured = steering.fill_norms(runner, plan, library)
-    for reference in measured:
-        desk.note(f"{reference} stores no typical norms: measured them on the neutral texts")
-    return filled
-
-
-def _randoms(plan: SteeringPlan, runner: Engine, count: int, seed: int) -> list[SteeringPlan]:
-    """The plan with random directions of the same displacement in its vectors' places, both signs of each."""
-    from dataclasses import replace
-
-    from trimtab.directions import ConceptVectors
-    from trimtab.evaluation.baselines import random_like
-    from trimtab.plans import SteeringPlan
-
-    found = []
-    for k in range(count if plan.placements else 0):
-        placed = []
-        for i, p in enumerate(plan.placements):
-            vectors = runner.library[p.vector] if isinstance(p.vector, str) else p.vector
-            assert isinstance(vectors, ConceptVectors)  # of a file, as `_plan` loads them
-            # The recommended layer is calibration, which random directions have none of: say the layers outright.
-            layers = list(vectors.choose_layers(p.layers, runner.info.n_layers, p.stream))
-            drawn = random_like(vectors, count, seed + i).only([f"random-{k}"])
-            placed.append(replace(p, vector=drawn, layers=layers))
-        one = SteeringPlan(tuple(placed))
-        found += [one, one.scaled(-1.0)]
-    return found
+    concepts = [v.concepts[0] for v in vectors.values()]
+    alike = len(set(concepts)) < len(concepts)
+    names = {r if alike else v.concepts[0]: v.hash for r, v in vectors.items()}
+    return {n: vector_words(n, h) for n, h in names.items()}
 
 
-def _band(reached: list[float]) -> list[float] | None:
-    """95 % of what random directions reach; None without any."""
-    import numpy as np
+def _ship(vectors: Mapping[str, ConceptVectors], flags: Mapping[str, Any], info: ModelInfo) -> Ship | None:
+    """The calibrated range of one vector; several that push together have none."""
+    from trimtab.evaluation.reporting.ship import ship_of
 
-    return [float(q) for q in np.quantile(reached, (0.025, 0.975))] if reached else None
-
-
-def _null_line(null: list[float] | None, what: str, count: int) -> list[str]:
-    if null is None:
-        return []
-    return [
-        f"{'random':>8}  {what} of 95 % of directions of the same norm {null[0]:+.3f} to {null[1]:+.3f} ({count})"
-    ]
+    if len(vectors) != 1:
+        return None
+    (one,) = vectors.values()
+    sites = run_reports.sites(choice_plans.layers_of(one, flags, info))
+    return ship_of(one, one.concepts[0], sites, choice_plans.unit_of(flags))
 
 
-def _signed(plan: SteeringPlan) -> tuple[list[SteeringPlan | None], list[str]]:
-    """Plain, and where something steers, both signs of it."""
-    return ([None, plan, plan.scaled(-1.0)], ["plain", "+", "−"]) if plan.placements else ([None], ["plain"])
+def _figures(found: Effects, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Everything, for machines."""
+    return finite({
+        "items": found.n, "chance": found.chance, "conditions": found.sides, "null": found.null,
+        "random": [dict(zip(("direction", "strength", "change"), r)) for r in found.randoms],
+        "slopes": found.slopes, "examples": found.examples, "notes": notes,
+    })  # fmt: skip
+
+
+def _table(found: Effects, scorer: ChoiceScorer) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{found.n} questions, margin of the {scorer.target} option (nats); chance {found.chance:.0%}"
+    table = Table("condition", "margin", scorer.target, "change", "p", "lost", "won", "valid", box=None, pad_edge=False,
+                  title=title, title_justify="left")  # fmt: skip
+    for s in found.sides:
+        more = ["–"] * 4
+        if s.change is not None:
+            more = [_interval(s.change), f"{s.p:.3g}", f"{s.lost:.0%}", f"{s.won:.0%}"]
+        table.add_row(Text(s.condition), _interval(s.margin), f"{s.share:.0%}", *more, f"{s.valid:.0%}")
+    if found.null is not None:
+        low, high = found.null
+        table.add_row("random, 95 %", "", "", f"{low:+.3f}…{high:+.3f}", "", "", "", "")
+    return table
+
+
+def _interval(e: Any) -> str:
+    if e is None:
+        return "–"
+    return f"{e.mean:+.3f}" + ("" if e.low != e.low else f" [{e.low:+.3f}, {e.high:+.3f}]")

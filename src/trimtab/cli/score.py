@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @verb("score")
 @click.argument("run", metavar="RUN|TRACES")
 @click.option(
-    "--score", default=None, help="classifier, logprob, projection or repetition; see docs/evaluation.md."
+    "--score", default=None, help="classifier, logprob, projection, repetition, ab_choice or multiple_choice."
 )
 @click.option("--score-set", multiple=True, metavar="KEY=VALUE", help="Set a knob of the score.")
 @click.option(
@@ -117,7 +117,8 @@ def _table(lines: list[Line], name: str) -> Any:
             continue  # one line per direction would drown the rest; the files have them
         v, d = x.value, x.difference
         table.add_row(
-            Text(x.condition), Text(x.concept), f"{x.dose:+.3g}", "–" if v is None else f"{v.mean:.3f}",
+            Text(x.condition), Text(x.concept), "–" if x.dose is None else f"{x.dose:+.3g}",
+            "–" if v is None else f"{v.mean:.3f}",
             "" if v is None else f"[{v.low:.3f}, {v.high:.3f}]", "" if d is None else f"{d.mean:+.3f}",
             "" if d is None else f"[{d.low:+.3f}, {d.high:+.3f}]", f"{0 if v is None else v.n}"
             + (f" ({x.missing} missing)" if x.missing else ""),

@@ -18,6 +18,7 @@ from trimtab.evaluation.baselines import random_like
 from trimtab.interventions import Add
 from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import Positions
+from trimtab.resolved import ResolvedPlan
 
 KINDS = ("plain", "steered", "random", "prefix")
 #: Between streams that share one dose.
@@ -113,3 +114,11 @@ def randoms(
 def prefix(concept: str, words: str | None = None) -> Condition:
     """Telling instead of steering; `words` default to "You are CONCEPT."."""
     return Condition(f"prefix {concept}", "prefix", concept, system=words or PREFIX.format(concept=concept))
+
+
+def total_here(plan: ResolvedPlan, unit: str) -> float | None:
+    """The total "dose" or "scale" of what a plan does, 0 where it does nothing; None where a placement has no such
+    number."""
+    sources = [p.source for p in plan.effective]
+    found = [v for s in sources if (v := s.get(f"{unit}_here")) is not None]
+    return float(sum(found)) if len(found) == len(sources) else None

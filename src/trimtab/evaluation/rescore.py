@@ -17,7 +17,7 @@ from trimtab.evaluation.scorers.scorer import Scorer
 from trimtab.evaluation.statistics import Estimate, mean_interval, paired_difference
 
 #: What a row must hold for a score that needs this.
-HOLDS = {"text": "text", "continuations": "continuations", "readings": "readings"}
+HOLDS = {"text": "text", "continuations": "continuations", "readings": "readings", "options": "options"}
 
 
 def read_rows(folder: str | os.PathLike[str]) -> list[Record]:
@@ -44,7 +44,7 @@ class Line:
     condition: str
     kind: str
     concept: str
-    dose: float
+    dose: float | None
     value: Estimate | None
     difference: Estimate | None
     missing: int = 0

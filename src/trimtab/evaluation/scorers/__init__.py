@@ -2,8 +2,8 @@
 
 A scorer of *rows* (`Scorer.open`, `values(rows, concept)`) turns the rows of a run into numbers without a model:
 `trimtab sweep`, `calibrate` and `score` take it by name. A scorer of *texts* (`TextScorer.score(answers)`) marks any
-answers, with the reason where there is no mark. A *choice* scorer asks the model itself under plans
-(`measure(engine, items, plans)`). `trimtab eval NAME` has those that need a model, an endpoint or a corpus.
+answers, with the reason where there is no mark. A *choice* scorer also asks questions with
+options (`load(path)`, `asked(engine, item)`). `trimtab eval NAME` has those that need a model, an endpoint or a corpus.
 """
 
 from __future__ import annotations

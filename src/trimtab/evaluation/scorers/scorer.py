@@ -13,8 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from trimtab.data.reading import records_of, rows_of_run
-from trimtab.engines.base import Engine
-from trimtab.engines.requests import PlanLike
 from trimtab.errors import InputError, Mismatch, UnknownName
 from trimtab.evaluation.statistics import Estimate, by_item, mean_interval, paired_difference, sign_flip
 
@@ -68,18 +66,10 @@ class Registered(ABC):
         )
 
 
-class ChoiceScorer(Registered):
-    """Asks the model itself under plans, rows of all plans in shared batches."""
-
-    @abstractmethod
-    def measure(self, engine: Engine, items: Sequence[Any], plans: Sequence[PlanLike]) -> Sequence[Any]:
-        """One result over all items per plan."""
-
-
 class Scorer(Registered):
     """`values(rows, concept)` [rows] float64 of a run's rows, higher is more of the concept; NaN where there is none.
 
-    `needs` says what the rows must hold: "text", "continuations" or "readings".
+    `needs` says what the rows must hold: "text", "continuations", "readings" or "options".
     """
 
     needs: ClassVar[str]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.engines.requests import PlanLike
+from trimtab.evaluation.conditions import total_here
 from trimtab.evaluation.transfer.cells import Cell
 from trimtab.evaluation.transfer.effects import Items
 from trimtab.evaluation.transfer.measurement import Bench, Measured, Reply
@@ -57,14 +58,13 @@ def rows_of(bench: Bench, cell: Cell, here: Measured, items: Items, target: str)
 def _about(bench: Bench, cell: Cell, prompt: Prompt) -> Record:
     engine = bench.engine
     plan = engine.resolve(_plan(cell), prompt)
-    sources = [p.source for p in plan.effective]
     return {
         "condition": cell.name,
         "kind": cell.kind,
         "method": cell.arm,
         "system": cell.system,
         "fingerprint": plan.fingerprint,
-        **{unit: _total(sources, f"{unit}_here") for unit in ("dose", "scale")},
+        **{unit: total_here(plan, unit) for unit in ("dose", "scale")},
         "seed": bench.seed,
         "model": engine.info.id,
         "revision": engine.info.revision,
@@ -73,11 +73,6 @@ def _about(bench: Bench, cell: Cell, prompt: Prompt) -> Record:
 
 def _plan(cell: Cell) -> PlanLike:
     return EMPTY if cell.plan is None else cell.plan
-
-
-def _total(sources: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    found = [v for s in sources if (v := s.get(key)) is not None]
-    return float(sum(found)) if len(found) == len(sources) else None
 
 
 def _free(here: Measured, i: int) -> Record:
