@@ -98,8 +98,9 @@ def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:
         if bounds and source.get("dose_here") is not None:
             used[name] = used.get(name, 0.0) + share(float(source["dose_here"]), tuple(bounds))
             doses[name] = doses.get(name, 0.0) + float(source["dose_here"])
-        for strength in source.get("strength_here", ()) if bounds else ():
-            said |= dict.fromkeys(_beyond(str(source["op"]), strength, name, share(strength, tuple(bounds))))
+        for strength in source.get("strength_here", ()):
+            part = share(strength, tuple(bounds)) if bounds else 0.0
+            said |= dict.fromkeys(_beyond(str(source["op"]), strength, name, part))
     found = [sentence for name, part in used.items() for sentence in _beyond("dose", doses[name], name, part)]
     return found + list(said)
 
