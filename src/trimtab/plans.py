@@ -18,7 +18,7 @@ import numpy as np
 
 from trimtab.directions import ConceptVectors, Direction, content_hash
 from trimtab.errors import InputError, Mismatch, UnknownName
-from trimtab.interventions import OPERATORS, Add, Deltas, Gate, Operator, Strength, finite
+from trimtab.interventions import OPERATORS, Ablate, Add, Cap, Deltas, Gate, Operator, Pin, Strength, finite
 from trimtab.prompts import Positions, Prompt, check_positions, resolve_positions
 from trimtab.resolved import ResolvedGate, ResolvedPlacement, ResolvedPlan
 from trimtab.safe_range import safe_range
@@ -252,12 +252,32 @@ def _source(p: Placement, d: Direction, share: int, shift: float) -> dict[str, A
 
 
 def _safe(p: Placement, d: Direction, found: ConceptVectors | Direction) -> dict[str, Any]:
-    """The calibrated range of a dose at the direction's site, for receipts and warnings; {} where there is none."""
-    if not isinstance(found, ConceptVectors) or not isinstance(p.op, Add) or p.relative:
+    """The operator's calibrated range at the direction's site, for receipts and warnings; {} where there is none."""
+    adds = isinstance(p.op, Add)
+    if not isinstance(found, ConceptVectors) or p.relative or (p.renormalise and not adds):
         return {}
-    operator = "add-renormalised" if p.renormalise else "add"
+    operator = "add-renormalised" if p.renormalise else p.op.op
     bounds = safe_range(found.calibration, d.name, d.site.key, operator)
-    return {} if bounds is None else {"safe": list(bounds)}
+    if bounds is None:
+        return {}
+    return {"safe": list(bounds)} | ({} if adds else {"strength_here": _strengths(p, d)})
+
+
+def _strengths(p: Placement, d: Direction) -> list[float]:
+    """How strong an operator that does not add is, in the unit of its calibration: the share of the coordinate that an
+    ablation takes; standard deviations from the stored mean to a pin, to a floor above it, to a ceiling below it."""
+    op = p.op
+    if isinstance(op, Ablate):
+        return [max(0.0, p.factor * (1.0 - op.keep))]
+    assert isinstance(op, Cap | Pin)
+    mean, std = (0.0, 1.0) if op.z else (d.mean, d.std)
+    if mean is None or not std:
+        return []
+    if isinstance(op, Pin):
+        return [(op.value - mean) / std]
+    floor = [] if op.low is None else [max(0.0, (op.low - mean) / std)]
+    ceiling = [] if op.high is None else [min(0.0, (op.high - mean) / std)]
+    return floor + ceiling
 
 
 def _resolve_gate(

@@ -4,9 +4,10 @@
 
     calibration["safe"][concept][site key][operator] = {"low": −0.6, "high": 0.8, …}
 
-in the operator's own strength (dose for `add`). A plan whose pushes go beyond says so where it is resolved, and runs:
-what is too far is the reader's to decide, but never unseen. Shares of the range add up over layers, because
-displacements do.
+in the operator's own strength: dose for `add`, the share that is taken for `ablate`, standard deviations from the
+stored mean for `pin`, and for `cap` (how far up a floor and how far down a ceiling may lie). A plan whose pushes go
+beyond says so where it is resolved, and runs: what is too far is the reader's to decide, but never unseen. Shares of
+the range add up over layers for `add`, because displacements do.
 """
 
 from __future__ import annotations
@@ -87,18 +88,30 @@ def total_range(bounds: Sequence[tuple[float, float]], doses: Sequence[float]) -
 
 def beyond(sources: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each concept whose placements together use more than their safe range. `sources` are those of
-    resolved placements: "concept", "dose_here" and, where calibrated, "safe"."""
+    resolved placements: "concept" and, where calibrated, "safe" with the "dose_here" of an add, or with the
+    "strength_here" of another operator, each of which counts by itself."""
     used: dict[str, float] = {}
     doses: dict[str, float] = {}
+    said: dict[str, None] = {}
     for source in sources:
-        if source.get("safe") and source.get("dose_here") is not None:
-            name = str(source["concept"])
-            used[name] = used.get(name, 0.0) + share(float(source["dose_here"]), tuple(source["safe"]))
+        name, bounds = str(source.get("concept")), source.get("safe")
+        if bounds and source.get("dose_here") is not None:
+            used[name] = used.get(name, 0.0) + share(float(source["dose_here"]), tuple(bounds))
             doses[name] = doses.get(name, 0.0) + float(source["dose_here"])
+        for strength in source.get("strength_here", ()):
+            part = share(strength, tuple(bounds)) if bounds else 0.0
+            said |= dict.fromkeys(_beyond(str(source["op"]), strength, name, part))
+    found = [sentence for name, part in used.items() for sentence in _beyond("dose", doses[name], name, part)]
+    return found + list(said)
+
+
+def _beyond(what: str, strength: float, name: str, part: float) -> list[str]:
+    """The sentence of a strength that uses `part` of its range, where that is more than all of it."""
+    if part <= 1 + 1e-6:
+        return []
+    times = f" ({part:.4g} times)" if math.isfinite(part) else " (this side has none)"
+    lower = "lower the dose" if what == "dose" else "weaken it"
     return [
-        f"dose {doses[name]:+.3g} of {name!r} is beyond its calibrated safe range"
-        + (f" ({part:.4g} times)" if math.isfinite(part) else " (this side has none)")
-        + ": expect damaged text; lower the dose, or calibrate with another limit"
-        for name, part in used.items()
-        if part > 1 + 1e-6
+        f"{what} {strength:+.3g} of {name!r} is beyond its calibrated safe range{times}: expect damaged text; {lower}, "
+        "or calibrate with another limit"
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.directions import ConceptVectors
+from trimtab.evaluation.limits import Divergence
 from trimtab.safe_range import safe_range
 
 pytestmark = pytest.mark.slow
@@ -77,11 +78,33 @@ def test_the_range_is_written_into_the_file_and_warned_of(calibrate, trimtab, jo
 
 def test_a_finished_run_is_not_solved_again(calibrate, tmp_path):
     first = calibrate("--json")
+    (folder,) = (tmp_path / "runs").iterdir()
+    points = (folder / "samples.jsonl").read_text()
     second = calibrate("--json")
     assert second.record["ranges"] == first.record["ranges"]
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert len((folder / "samples.jsonl").read_text().splitlines()) == 4
+    assert (folder / "samples.jsonl").read_text() == points
+    assert len(points.splitlines()) == len((folder / "table-points.csv").read_text().splitlines()) - 1
     assert json.loads((folder / "metrics.json").read_text())["ranges"] == first.record["ranges"]
+
+
+def test_a_killed_run_loses_one_call_and_ends_the_same(calibrate, monkeypatch):
+    real, calls, dies = Divergence.values, [], 3
+
+    def values(self, engine, plans, prompts):
+        if len(calls) == dies:
+            raise KeyboardInterrupt
+        calls.append(len(plans))
+        return real(self, engine, plans, prompts)
+
+    monkeypatch.setattr(Divergence, "values", values)
+    assert calibrate("--json", "--no-sign").code == 130
+    broken, dies = calls.copy(), None
+    calls.clear()
+    resumed = calibrate("--json", "--no-sign")
+    rest = calls.copy()
+    calls.clear()
+    whole = calibrate("--json", "--no-sign", "--fresh")
+    assert resumed.record["ranges"] == whole.record["ranges"] and broken + rest == calls
 
 
 def test_another_number_format_is_another_run(calibrate, monkeypatch):
@@ -117,7 +140,7 @@ def test_a_dry_run_loads_nothing(calibrate, no_model):
     [
         (["--limit", "klp95"], "Did you mean 'kl_p95'"),
         (["--limit", "coherence"], "--reference"),
-        (["--operator", "pin"], "operator"),
+        (["--operator", "clamp"], "operator"),
         (["--layers", "9"], "layer"),
         (["--stream", "mlp_out"], "mlp_out"),
         (["-o", "x.gguf"], "NAME.safetensors"),

@@ -8,15 +8,18 @@ import pytest
 from scipy.optimize import brentq
 
 from evaluation.planted import JOY, TOKEN, TYPICAL, WIDTH, PlantedEngine
-from trimtab.directions import ConceptVectors
+from trimtab.directions import ConceptVectors, Direction
+from trimtab.engines.reference import ReferenceEngine
 from trimtab.errors import InputError, UnknownName
-from trimtab.evaluation.calibration import Search, calibrated, points_of, searches, solve
+from trimtab.evaluation import calibration, limits
+from trimtab.evaluation.calibration import OPERATORS, Search, calibrated, points_of, searches, solve
 from trimtab.evaluation.items import Item
 from trimtab.evaluation.limits import LIMITS, Limit, limit_of, repeated
 from trimtab.evaluation.scorers.logprob import Logprob
 from trimtab.evaluation.sign_check import check_signs
-from trimtab.plans import EMPTY, SteeringPlan
-from trimtab.safe_range import SafeRangeWarning, beyond, safe_range, share
+from trimtab.interventions import Ablate, Cap, Pin
+from trimtab.plans import EMPTY, Placement, SteeringPlan
+from trimtab.safe_range import SafeRangeWarning, beyond, safe_range, share, with_safe_range
 from trimtab.sites import Site
 
 
@@ -115,6 +118,171 @@ def test_all_searches_share_their_batches():
     solve(engine, many, limit_of("kl_mean", tokens=2), prompts(engine), steps=3, advance=counted.append)
     assert engine.calls == 2 * 5  # ladder, three halvings, halves: one generation and one scoring each
     assert sum(counted) <= points_of(len(many), 3)
+
+
+def exact(found):
+    """Every figure of every answer, so that they can be compared to the bit (NaN is not equal to itself)."""
+    return [(repr(f), f.curve) for f in found]
+
+
+def alone_and_together(build, limit, many, texts, **how):
+    """Answers one search at a time and all at once, each on engines of its own, with the engines that gave them."""
+    engines = [build() for _ in range(len(many) + 1)]
+    alone = [
+        solve(e, [w], limit, [e.encode(t, bare=True) for t in texts], **how)[0] for e, w in zip(engines, many)
+    ]
+    last = engines[-1]
+    return alone, solve(last, many, limit, [last.encode(t, bare=True) for t in texts], **how), engines
+
+
+def test_searches_that_share_rounds_end_where_each_would_alone():
+    def build():
+        return PlantedEngine(breaks=0.37 * TYPICAL)
+
+    many = searches(spread(build()), [Site(1), Site(2)], OPERATORS)
+    texts = [f"i{k} w1" for k in range(3)]
+    alone, together, engines = alone_and_together(build, limit_of("kl_p95", tokens=2), many, texts)
+    assert exact(together) == exact(alone)  # strengths, costs and every measured point
+    assert len({f.strength for f in together}) > 5 and not all(f.reached for f in together)
+    own = [e.calls for e in engines[:-1]]
+    assert engines[-1].calls == max(own) < sum(own) / 20
+
+
+def test_a_real_batch_gives_the_answers_of_single_searches():
+    """The reference engine multiplies all rows at once, so that only the last digits may depend on who is beside."""
+    engine = ReferenceEngine.load()
+    vectors = ConceptVectors.from_directions(
+        Direction.from_raw(name, Site(n), row, typical_norm=4.0, mean=0.1, std=1.0)
+        for name, row in list(engine.planted.items())[:2]
+        for n in (1, 2)
+    )
+    many = searches(vectors, [Site(1), Site(2)], ["add", "ablate", "pin"])
+    texts = ["I feel", "we seem really"]
+    alone, together, _ = alone_and_together(
+        lambda: engine, limit_of("kl_mean=0.2", tokens=3), many, texts, steps=3
+    )
+    assert [f.strength for f in together] == [f.strength for f in alone]
+    for a, b in zip(together, alone, strict=True):
+        assert np.array(a.curve) == pytest.approx(np.array(b.curve), rel=1e-6, abs=1e-9)
+
+
+class Cliffs(Limit):
+    """Each search breaks at its own dose; every call is noted, and the one numbered `dies` never returns."""
+
+    name, default, unit, limit = "cliffs", 1.0, "", 1.0
+
+    def __init__(self, ends, dies=None):
+        self.ends, self.dies, self.calls = ends, dies, []
+
+    def values(self, engine, plans, prompts):
+        if len(self.calls) == self.dies:
+            raise KeyboardInterrupt
+        placed = [p.placements[0] for p in plans]
+        self.calls.append([(p.layers[0], p.op.dose) for p in placed])
+        return np.array([2.0 if abs(p.op.dose) > self.ends[p.layers[0]] else 0.5 for p in placed])
+
+
+def four(engine):
+    """One search per layer, with the doses at which they break: never, twice somewhere, and at once."""
+    vectors = engine.vectors(joy=JOY)
+    return [Search(vectors, Site(n)) for n in range(4)], [9.0, 0.3, 0.7, 0.001]
+
+
+def test_a_search_whose_end_is_known_drops_out():
+    engine = PlantedEngine()
+    many, ends = four(engine)
+    limit = Cliffs(ends)
+    solve(engine, many, limit, prompts(engine), steps=3)
+    assert [sorted({n for n, _ in call}) for call in limit.calls] == [[0, 1, 2, 3], *[[1, 2]] * 3, [0, 1, 2]]
+    assert [len(call) for call in limit.calls] == [24, 2, 2, 2, 3]
+
+
+def test_a_call_holds_no_more_rows_than_it_may(monkeypatch):
+    engine = PlantedEngine()
+    many, ends = four(engine)
+    whole = solve(engine, many, Cliffs(ends), prompts(engine))
+    monkeypatch.setattr(calibration, "ROWS", 17)  # three prompts: five plans
+    limit = Cliffs(ends)
+    assert exact(solve(engine, many, limit, prompts(engine))) == exact(whole)
+    assert max(map(len, limit.calls)) == 5
+
+
+@pytest.mark.parametrize("dies", [0, 1, 2, 5, 10])
+def test_an_interrupted_calibration_goes_on_where_it_stopped(dies):
+    engine = PlantedEngine()
+    many, ends = four(engine)
+    unbroken = Cliffs(ends)
+    whole = solve(engine, many, unbroken, prompts(engine), steps=9)
+    known = [{} for _ in many]
+    keep = lambda i, strength, cost: known[i].__setitem__(strength, cost)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        solve(engine, many, Cliffs(ends, dies), prompts(engine), steps=9, keep=keep)
+    rest = Cliffs(ends)
+    assert exact(solve(engine, many, rest, prompts(engine), steps=9, known=known)) == exact(whole)
+    assert rest.calls == unbroken.calls[dies:]
+
+
+def test_whole_distributions_are_held_for_few_rows_at_a_time(monkeypatch):
+    engine = PlantedEngine()
+    plans, seen = [s.plan(0.2) for s in wanted(engine)], []
+    limit = limit_of("invalid", answers=(TOKEN["joy"], TOKEN["other"]))
+    at_once = limit.values(engine, plans, prompts(engine))
+    real = engine.score
+    monkeypatch.setattr(engine, "score", lambda rows: seen.append(len(rows)) or real(rows))
+    monkeypatch.setattr(limits, "NUMBERS", 4 * engine.info.vocab_size)
+    assert (limit.values(engine, plans, prompts(engine)) == at_once).all()
+    assert seen == [4, 2]
+
+
+def spread(engine, std=2.0):
+    """The engine's vectors with the mean and the standard deviation of each coordinate stored."""
+    found = engine.vectors()
+    sites = [(c, s) for c in found.concepts for s in found.sites]
+    return ConceptVectors.from_directions(replace(found.direction(c, s), mean=0.0, std=std) for c, s in sites)
+
+
+@pytest.mark.parametrize("operator", ["pin", "cap"])
+def test_pins_and_caps_are_solved_in_stored_standard_deviations(operator):
+    engine = PlantedEngine(breaks=0.37 * TYPICAL, slope=0.0)
+    vectors = spread(engine).only(["joy"])
+    up, down = searches(vectors, [Site(2)], [operator])
+    found = solve(engine, [up, down], limit_of("kl_p95", tokens=2), prompts(engine))
+    # The state has no coordinate of its own, so that a pin, a floor and a ceiling each push by what they say.
+    assert [f.strength for f in found] == pytest.approx([0.37 * TYPICAL / 2.0] * 2, rel=0.012)
+    with pytest.raises(InputError, match="standard deviations"):
+        searches(engine.vectors(), [Site(2)], [operator])
+
+
+def test_every_operator_says_when_it_goes_beyond():
+    engine = PlantedEngine(breaks=0.37 * TYPICAL, slope=0.0)
+    vectors = spread(engine).only(["joy"])
+    many = searches(vectors, [Site(2)], ["pin", "cap", "ablate"])
+    found = solve(engine, many, limit_of("kl_p95", tokens=2), prompts(engine), steps=2)
+    done = calibrated(vectors, many, found, {"limit": "kl_p95", "value": 1.0})
+    half = with_safe_range(done.calibration, "joy", "layer_2", "ablate", {"low": 0.0, "high": 0.5})
+    done = replace(done, calibration=half)
+
+    def said(op, factor=1.0):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            engine.resolve(
+                SteeringPlan((Placement(op, done, layers=[2], factor=factor),)), prompts(engine)[0]
+            )
+        return " ".join(str(w.message) for w in found)
+
+    inside = [
+        Pin(0.5, z=True),
+        Pin(1.0),
+        Cap(low=0.5, z=True),
+        Cap(low=-9.0, z=True),
+        Cap(high=9.0),
+        Ablate(0.6),
+    ]
+    assert [said(op) for op in inside] == [""] * 6 and said(Ablate(), 0.5) == ""
+    assert "pin +2 of 'joy' is beyond its calibrated safe range" in said(Pin(4.0))
+    assert "pin -2 of 'joy'" in said(Pin(-2.0, z=True))
+    assert "cap +2 of 'joy'" in said(Cap(low=2.0, high=9.0, z=True)) and "cap -2" in said(Cap(high=-4.0))
+    assert "ablate +0.8 of 'joy' is beyond its calibrated safe range (1.6 times)" in said(Ablate(0.2))
 
 
 def test_neutral_loss_repetition_and_validity():

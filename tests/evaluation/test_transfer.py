@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from evaluation.planted_answers import PlantedEngine, direction
 from evaluation.small_dilemmas import FILE, small_dilemmas
@@ -89,6 +90,9 @@ def test_transfer_others_and_breadth_are_what_was_planted():
     row = opening.row
     assert row.plus.change.target.mean == pytest.approx(GAMMA * 1.0)
     assert row.minus.change.target.mean == pytest.approx(-GAMMA * 1.0)
+    width = vectors(0).table(Site(1)).vectors.shape[1]
+    for side in (row.plus, row.minus):
+        assert side.params == width and side.efficiency == pytest.approx(GAMMA / np.log(1 + width))
     assert row.plus.change.others == pytest.approx(0, abs=1e-9) and row.plus.change.n_others == 3
     assert row.plus.change.p < 0.001 and opening.p_holm == row.plus.change.p
     # 24 dilemmas per value less the quarter that chose the strength: nothing has 20 of them but at 18 all have.
@@ -96,21 +100,27 @@ def test_transfer_others_and_breadth_are_what_was_planted():
     assert opening.slopes.slope.mean == pytest.approx(GAMMA) and opening.slopes.anti_steered == 0
 
 
-def test_trained_weights_stand_beside_the_vectors():
+def test_trained_weights_stand_beside_the_vectors(tmp_path):
     """A model whose answers lean by .4 nats towards honesty: its change is that, paired by dilemma with the plain
     model's, and it stands on the leaderboard."""
     asking = Asking(template="{situation} {action}\nyes or no?", slot="")
     rows = asking.rows(DILEMMAS)
     items = Items.of(DILEMMAS, rows)
     cells = cells_of({"honest": vectors(0)}, (0.5,), Placing(layers=[1]), n_layers=2, random=0)
-    plain, (cell,) = Bench.of(planted({"honesty"}), rows, asking), tuned_cells({"lora": "folder"})
+    plain, (cell,) = Bench.of(planted({"honesty"}), rows, asking), tuned_cells({"lora": str(tmp_path)})
+    assert cell.params is None  # a folder without weights says nothing
+    save_file(
+        {"a": np.zeros((3, 4), np.float32), "b": np.zeros((4, 5), np.float16)}, tmp_path / "x.safetensors"
+    )
+    (cell,) = tuned_cells({"lora": str(tmp_path)})
     leaning = planted({"honesty"}, always=np.array([0.4 / GAMMA, 0, 0, 0]))
     other = Bench.of(leaning, rows, asking)
-    assert other.asks_like(plain) and cell.unit()["weights"] == "folder"
+    assert other.asks_like(plain) and cell.unit()["weights"] == str(tmp_path)
     found = [*(plain.measure(c) for c in cells), other.measure(cell)]
     done = report(items, [*cells, cell], found, Setup("honesty", min_items=10))
     side = done.tuned["lora"]
     assert side.change.target.mean == pytest.approx(0.4) and side.change.others == pytest.approx(0, abs=1e-9)
+    assert side.params == 32 and side.efficiency == pytest.approx(0.4 / np.log(33))
     assert side.change.target.n == done.openings[0].row.plus.change.target.n and side.coherent
     assert "lora" in [s.condition for s in done.board.standings] and list(done.beside) == ["lora"]
     assert json_line(done.to_json()).count('"lora"') == 2  # its side, and its standing

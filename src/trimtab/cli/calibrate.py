@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,10 @@ SOLVE = 1 / 2
 @click.option("--layers", default="all", help="Layers to calibrate, among those of the file.")
 @click.option("--stream", default="resid_post", help="Stream to calibrate.")
 @click.option(
-    "--operator", multiple=True, default=("add",), help="add, add-renormalised or ablate; may be repeated."
+    "--operator",
+    multiple=True,
+    default=("add",),
+    help="add, add-renormalised, ablate, cap or pin; may be repeated.",
 )
 @click.option(
     "--limit",
@@ -212,28 +216,36 @@ def _norms(vectors: ConceptVectors) -> dict[str, float]:
 def _solve(
     desk: Desk, run: Any, runner: Engine, wanted: Sequence[Search], limit: Limit, items: Sequence[Item]
 ) -> list[Found]:
-    """Answers of all searches; those of an earlier, interrupted run come from its folder."""
-    from trimtab.evaluation.calibration import Found, points_of, solve
+    """Answers of all searches, in shared batches; points of an earlier, interrupted run come from its folder."""
+    from trimtab.evaluation.calibration import points_of, solve
+
+    def unit(search: Search, strength: float) -> dict[str, Any]:
+        return {"search": search.name, "limit": [limit.name, limit.limit], "strength": strength}
+
+    def keep(i: int, strength: float, cost: float) -> None:
+        point = {"search": wanted[i].name, "strength": strength, "cost": cost}
+        run.finish(unit(wanted[i], strength), point)
+
+    with desk.progress("calibrate (points)", points_of(len(wanted))) as bar:
+        return solve(
+            runner, wanted, limit, [i.encode(runner) for i in items],
+            advance=bar.advance, known=_known(run, wanted, unit), keep=keep,
+        )  # fmt: skip
+
+
+def _known(
+    run: Any, wanted: Sequence[Search], unit: Callable[[Search, float], dict[str, Any]]
+) -> list[dict[float, float]]:
+    """Measured points of every search in a run folder, strength → cost; a cost that was not finite is null there."""
     from trimtab.records import unit_key
 
-    units = [{"search": s.name, "limit": [limit.name, limit.limit]} for s in wanted]
-    pending = [i for i, u in enumerate(units) if unit_key(u) not in run.done]
-    prompts = [i.encode(runner) for i in items]
-    with desk.progress("calibrate (points)", points_of(len(pending))) as bar:
-        # One concept per round: a kill loses one round, and the batches stay full.
-        for concept in dict.fromkeys(wanted[i].concept for i in pending):
-            own = [i for i in pending if wanted[i].concept == concept]
-            for i, answer in zip(
-                own, solve(runner, [wanted[i] for i in own], limit, prompts, advance=bar.advance), strict=True
-            ):
-                run.finish(units[i], {"search": wanted[i].name, **vars(answer)})
-    found = []
-    for unit in units:
-        row = run.done[unit_key(unit)]
-        kept = {k: row[k] for k in ("strength", "reached", "monotone")}
-        cost, half = (float("nan") if row[k] is None else row[k] for k in ("cost", "half_cost"))
-        found.append(Found(cost=cost, half_cost=half, curve=tuple(tuple(p) for p in row["curve"]), **kept))
-    return found
+    known: list[dict[float, float]] = [{} for _ in wanted]
+    places = {s.name: i for i, s in enumerate(wanted)}
+    for row in run.done.values():
+        i, strength = places.get(row.get("search")), row.get("strength")
+        if i is not None and strength is not None and row["key"] == unit_key(unit(wanted[i], strength)):
+            known[i][strength] = math.inf if row["cost"] is None else row["cost"]
+    return known
 
 
 def _signs(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from trimtab.errors import FormatError, InputError, MissingDependency, Unsupported
 
@@ -40,6 +42,11 @@ def check_directory(name: str) -> None:
 
 def _check_safetensors(file: Path) -> None:
     """Compare a file's length with what its header promises."""
+    _header(file)
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """What a file says of its tensors, once its length is what that promises."""
     if not file.is_file():
         raise FormatError(f"{file} is missing, though the index names it; download it again")
     size = file.stat().st_size
@@ -56,6 +63,16 @@ def _check_safetensors(file: Path) -> None:
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise FormatError(f"{file} is truncated: {size} bytes of {expected}; download it again")
+    return {k: v for k, v in header.items() if k != "__metadata__"}
+
+
+def parameters_of(folder: str | os.PathLike[str]) -> int | None:
+    """How many numbers the safetensors files of an adapter or a model hold; None where there are none, or where they
+    are packed (quantised weights store several in one integer)."""
+    tensors = [t for file in sorted(Path(folder).glob("*.safetensors")) for t in _header(file).values()]
+    if not tensors or any(t["dtype"] not in ("F64", "F32", "F16", "BF16") for t in tensors):
+        return None
+    return sum(math.prod(t["shape"]) for t in tensors)
 
 
 def is_adapter(folder: str | os.PathLike[str]) -> bool:

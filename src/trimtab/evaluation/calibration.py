@@ -1,15 +1,17 @@
 """Calibration: the largest push whose cost stays within a limit, for every vector, site, operator and sign at once.
 
 Each search brackets the limit on a geometric ladder of strengths and then bisects on the logarithm of the strength.
-All searches advance together, one batch per step. A cost need not grow with the strength, so the answer is the
-largest strength below which *every* measured point keeps the limit, and half of it is measured too.
+All searches advance together: a round measures the next point of every search that is still open, and a search whose
+end is known drops out, so that there are as many rounds as one search needs. What a search asks next depends on its own
+points alone: it ends where it would end by itself. A cost need not grow with the strength, so the answer is the largest
+strength below which *every* measured point keeps the limit, and half of it is measured too.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,24 +21,28 @@ from trimtab.directions import ConceptVectors
 from trimtab.engines.base import Engine
 from trimtab.errors import InputError, UnknownName
 from trimtab.evaluation.limits import Limit
-from trimtab.interventions import Ablate, Add
+from trimtab.interventions import Ablate, Add, Cap, Pin
 from trimtab.plans import Placement, SteeringPlan
 from trimtab.prompts import Positions, Prompt
 from trimtab.safe_range import with_safe_range
 from trimtab.sites import Site
 
-#: Weakest and strongest push that is tried, in doses.
-BOTTOM, TOP = 0.01, 4.0
-LADDER = 6  # rungs of the bracket: each is 3.3 times the one below
+#: Weakest push that is tried, and the strongest of every operator: doses, the share of an ablation, stored stds.
+BOTTOM = 0.01
+TOPS = {"add": 4.0, "add-renormalised": 4.0, "ablate": 1.0, "cap": 10.0, "pin": 10.0}
+LADDER = 6  # rungs of the bracket: each is 2.5 to 4 times the one below
 STEPS = 7  # halvings of the logarithm: the answer is right to 1 %
-OPERATORS = ("add", "add-renormalised", "ablate")
+#: Plans × prompts that one call holds at most: several full batches of an engine, and little memory beside them.
+ROWS = 4_096
+OPERATORS = tuple(TOPS)
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
     """One vector at one site, pushed by one operator to one side. Strength is the dose of the two `add`s, and how
-    much of the ablation is carried out (0 to 1)."""
+    much of the ablation is carried out (0 to 1). `pin` sets the coordinate to sign × strength standard deviations from
+    its stored mean; `cap` lets it not fall below that on the + side, and not rise above it on the − side."""
 
     vectors: ConceptVectors
     site: Site
@@ -49,6 +55,16 @@ class Search:
             raise UnknownName.of("operator", self.operator, OPERATORS)
         if self.sign not in (1, -1) or (self.operator == "ablate" and self.sign < 0):
             raise InputError(f"{self.operator} has no side {self.sign}")
+        if self.operator in ("cap", "pin") and not self._has_spread:
+            raise InputError(
+                f"{self.operator} is calibrated in standard deviations of the coordinate, and the file stores none for "
+                f"{self.concept!r} at {self.site}; extract it with trimtab, or calibrate add or ablate"
+            )
+
+    @property
+    def _has_spread(self) -> bool:
+        d = self.vectors.direction(None, self.site)
+        return d.mean is not None and d.std is not None
 
     @property
     def concept(self) -> str:
@@ -63,7 +79,7 @@ class Search:
     @property
     def top(self) -> float:
         """The strongest push that makes sense."""
-        return 1.0 if self.operator == "ablate" else TOP
+        return TOPS[self.operator]
 
     def plan(self, strength: float) -> SteeringPlan:
         """The plan of one strength."""
@@ -75,6 +91,12 @@ class Search:
         quiet = replace(self.vectors, calibration={})  # it is measured here, so nothing warns of it
         if self.operator == "ablate":
             return SteeringPlan((Placement(Ablate(), quiet, factor=min(1.0, strength), **where),))
+        if self.operator in ("cap", "pin"):
+            z = self.sign * strength
+            cap = Cap(low=z, z=True) if self.sign > 0 else Cap(high=z, z=True)
+            return SteeringPlan(
+                (Placement(Pin(z, z=True) if self.operator == "pin" else cap, quiet, **where),)
+            )
         push = Add(dose=self.sign * strength)
         return SteeringPlan((Placement(push, quiet, renormalise=self.operator != "add", **where),))
 
@@ -117,27 +139,66 @@ def solve(
     *,
     steps: int = STEPS,
     advance: Advance | None = None,
+    known: Sequence[Mapping[float, float]] | None = None,
+    keep: Callable[[int, float, float], None] | None = None,
 ) -> list[Found]:
-    """The answer of every search. `advance(points)` counts measured points: `points_of` says how many there will be."""
+    """The answer of every search. `advance(points)` counts measured points: `points_of` says how many there will be.
+
+    `keep(search, strength, cost)` gets each point as soon as it is measured (search is an index of `wanted`); `known`,
+    one mapping strength → cost per search, holds those of an interrupted call, which then goes on where it stopped.
+    """
     if not prompts:
         raise InputError("a calibration needs at least one prompt")
-    points: list[dict[float, float]] = [{} for _ in wanted]
+    rounds = _Rounds(engine, wanted, limit, prompts, known or [{}] * len(wanted), keep)
+    for asked in rounds.asked(steps):
+        rounds.measure(asked, advance)
+    return [_found(p, limit.limit) for p in rounds.points]
 
-    def measure(asked: Sequence[tuple[int, float]]) -> None:
-        new = [(i, s) for i, s in asked if s not in points[i]]
-        if new:
-            costs = limit.values(engine, [wanted[i].plan(s) for i, s in new], prompts)
-            for (i, strength), cost in zip(new, costs, strict=True):
-                points[i][strength] = float(cost) if np.isfinite(cost) else math.inf
-        if advance is not None:
-            advance(len(asked))
 
-    measure([(i, s) for i, w in enumerate(wanted) for s in np.geomspace(BOTTOM, w.top, LADDER).tolist()])
-    for _ in range(steps):
-        open_ = [(i, b) for i in range(len(wanted)) if (b := _bracket(points[i], limit.limit)) is not None]
-        measure([(i, math.sqrt(low * high)) for i, (low, high) in open_])
-    measure([(i, s / 2) for i in range(len(wanted)) if (s := _largest(points[i], limit.limit)) > 0])
-    return [_found(points[i], limit.limit) for i in range(len(wanted))]
+@dataclass(eq=False)
+class _Rounds:
+    """The calls that measure, and the `points` that were asked so far. What is `known` joins them only when it is asked
+    again: a bracket that it narrowed before its time would be halved too often, and end elsewhere."""
+
+    engine: Engine
+    wanted: Sequence[Search]
+    limit: Limit
+    prompts: Sequence[Prompt]
+    known: Sequence[Mapping[float, float]]
+    keep: Callable[[int, float, float], None] | None
+    points: list[dict[float, float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points = [{} for _ in self.wanted]
+
+    def asked(self, steps: int) -> Iterator[list[tuple[int, float]]]:
+        """The (search, strength) of each round: the ladder, then the middle of every bracket, then half of each end."""
+        every, bound = range(len(self.wanted)), self.limit.limit
+        yield [(i, s) for i in every for s in np.geomspace(BOTTOM, self.wanted[i].top, LADDER).tolist()]
+        for _ in range(steps):
+            brackets = [(i, _bracket(self.points[i], bound)) for i in every]
+            yield [(i, math.sqrt(b[0] * b[1])) for i, b in brackets if b is not None]
+        yield [(i, s / 2) for i in every if (s := _largest(self.points[i], bound)) > 0]
+
+    def measure(self, asked: Sequence[tuple[int, float]], advance: Advance | None) -> None:
+        """One round, in one call unless that would hold too many rows; points that are known cost nothing."""
+        for i, s in asked:
+            if s in self.known[i]:
+                self.points[i][s] = self.known[i][s]
+        new = [(i, s) for i, s in asked if s not in self.points[i]]
+        if advance is not None and len(new) < len(asked):
+            advance(len(asked) - len(new))
+        size = max(1, ROWS // len(self.prompts))
+        for start in range(0, len(new), size):
+            part = new[start : start + size]
+            plans = [self.wanted[i].plan(s) for i, s in part]
+            costs = self.limit.values(self.engine, plans, self.prompts)
+            for (i, strength), cost in zip(part, costs, strict=True):
+                self.points[i][strength] = float(cost) if np.isfinite(cost) else math.inf
+                if self.keep is not None:
+                    self.keep(i, strength, self.points[i][strength])
+            if advance is not None:
+                advance(len(part))
 
 
 def points_of(count: int, steps: int = STEPS) -> int:

@@ -226,11 +226,12 @@ class Invalid(Limit):
     def values(self, engine: Engine, plans: Plans, prompts: Sequence[Prompt]) -> np.ndarray:
         """One number per plan."""
         answers = list(self.answers or _answers(engine, prompts[0]))
-        scored = engine.score(
-            [ScoreRequest(p, plan=plan, logprobs="last") for plan in plans for p in prompts]
-        )
-        mass = np.array([np.exp(s.distribution[answers]).sum() for s in scored if s.distribution is not None])
-        return (mass.reshape(len(plans), -1) < 0.5).mean(1)
+        rows = [ScoreRequest(p, plan=plan, logprobs="last") for plan in plans for p in prompts]
+        size, mass = max(1, NUMBERS // (engine.info.vocab_size or 1)), []
+        for start in range(0, len(rows), size):
+            scored = (s.distribution for s in engine.score(rows[start : start + size]))
+            mass += [float(np.exp(d[answers]).sum()) for d in scored if d is not None]
+        return (np.reshape(mass, (len(plans), -1)) < 0.5).mean(1)
 
 
 def _answers(engine: Engine, prompt: Prompt) -> set[int]:

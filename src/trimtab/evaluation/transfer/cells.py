@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.directions import ConceptVectors
+from trimtab.engines.checkpoint import parameters_of
 from trimtab.errors import InputError
 from trimtab.evaluation.baselines import random_like
 from trimtab.plans import SteeringPlan
 from trimtab.prompts import Positions
 from trimtab.safe_range import without_ranges
-from trimtab.sites import LayerSpec
+from trimtab.sites import LayerSpec, Site
 
 PLAIN, VECTOR, PROMPT, RANDOM, TUNED = "plain", "vector", "prompt", "random", "tuned"
 UNITS = ("dose", "scale")
@@ -22,7 +23,8 @@ UNITS = ("dose", "scale")
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One method (`arm`) at one signed strength; `of` is the method that a random direction stands beside; a tuned cell
-    is measured on another model, that of the folder `weights`."""
+    is measured on another model, that of the folder `weights`. `params` counts the numbers that the method adds or
+    changes: those of its direction at every layer, or those of the weights; None for words and where nobody knows."""
 
     arm: str
     kind: str
@@ -31,6 +33,7 @@ class Cell:
     system: str | None = None
     of: str | None = None
     weights: str | None = None
+    params: int | None = None
 
     @property
     def name(self) -> str:
@@ -94,12 +97,12 @@ def cells_of(
     for name, vectors in methods.items():
         if len(vectors.concepts) != 1:
             raise InputError(f"{name} holds {len(vectors.concepts)} concepts; name one")
-        cells += [Cell(name, VECTOR, c, placing.plan(vectors, c)) for c in _signed(sizes)]
+        params = sum(vectors.table(s).vectors.shape[1] for s in _sites(vectors, placing, n_layers))
+        cells += [Cell(name, VECTOR, c, placing.plan(vectors, c), params=params) for c in _signed(sizes)]
     cells += [Cell(f"prompt: {k}", PROMPT, system=text) for k, text in (prompts or {}).items()]
     seen: set[tuple[int, ...]] = set()
     for name, vectors in methods.items() if random else ():
-        depth = n_layers or vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
-        where = vectors.choose_layers(placing.layers, depth, placing.stream)
+        where = tuple(s.layer for s in _sites(vectors, placing, n_layers))
         if where in seen and placing.unit == "dose":
             continue
         seen.add(where)
@@ -116,7 +119,15 @@ def cells_of(
 
 def tuned_cells(folders: Mapping[str, str]) -> list[Cell]:
     """One cell per trained model or adapter, by name: it has no strength and no other sign."""
-    return [Cell(name, TUNED, weights=folder) for name, folder in folders.items()]
+    return [
+        Cell(name, TUNED, weights=folder, params=parameters_of(folder)) for name, folder in folders.items()
+    ]
+
+
+def _sites(vectors: ConceptVectors, placing: Placing, n_layers: int | None) -> list[Site]:
+    """Where a vector acts."""
+    depth = n_layers or vectors.origin.n_layers or max(s.layer for s in vectors.sites) + 1
+    return [Site(n, placing.stream) for n in vectors.choose_layers(placing.layers, depth, placing.stream)]
 
 
 def _signed(sizes: Sequence[float]) -> list[float]:

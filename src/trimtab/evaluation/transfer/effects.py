@@ -8,6 +8,7 @@ is no zero. Exchanging the names of a dilemma's two actions changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,11 @@ def change(items: Items, here: np.ndarray, plain: np.ndarray, target: str) -> Ch
         float(np.mean(others)) if others else None,
         len(others),
     )
+
+
+def efficiency(transfer: float, params: int | None) -> float | None:
+    """|transfer| ÷ ln(1 + params), nats: what a method moves beside how many numbers it takes; None without any."""
+    return abs(transfer) / math.log1p(params) if params else None
 
 
 @dataclass(frozen=True)

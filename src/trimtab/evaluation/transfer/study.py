@@ -25,6 +25,7 @@ from trimtab.evaluation.transfer.effects import (
     breadth,
     change,
     coherent_range,
+    efficiency,
     interval,
     largest_of_both_signs,
     null_band,
@@ -59,7 +60,7 @@ class Setup:
 @dataclass(frozen=True)
 class Side:
     """One sign of one strength. ΔNLL is signed, in nats per token; `valid` is the share of answered questions;
-    `coherent` is judged off these items."""
+    `coherent` is judged off these items. `efficiency` is |change| ÷ ln(1 + `params`)."""
 
     strength: float
     change: Change
@@ -70,6 +71,8 @@ class Side:
     length: float | None = None
     cut: float | None = None
     coherent: bool = True
+    params: int | None = None
+    efficiency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,9 +203,10 @@ class _Study:
     def side(self, cell: Cell) -> Side:
         found, plain = self.cells[cell], self.plain
         mine = found.subset(self.mine)
+        moved = change(self.items, self.ratios(cell), plain.log_ratio[self.mine], self.setup.target)
         return Side(
             cell.strength,
-            change(self.items, self.ratios(cell), plain.log_ratio[self.mine], self.setup.target),
+            moved,
             float(np.mean(found.neutral_nll - plain.neutral_nll)),
             float(np.mean((found.prompt_nll - plain.prompt_nll)[self.mine])),
             float(mine.valid.mean()),
@@ -210,6 +214,8 @@ class _Study:
             mine.length,
             mine.cut,
             self.coherent(cell),
+            cell.params,
+            efficiency(moved.target.mean, cell.params),
         )
 
     def coherent(self, cell: Cell) -> bool:

@@ -17,7 +17,7 @@ COLUMNS = (
     Column("null", "random, 95 %", "+.2f", "range"), Column("others", "others", ".2f"),
     Column("delta_nll", "ΔNLL neutral", "+.2f"), Column("delta_nll_prompt", "ΔNLL prompt", "+.2f"),
     Column("valid", "valid", ".0%"), Column("length", "tokens", ".1f"), Column("cut", "cut", ".0%"),
-    Column("n", "n"),
+    Column("params", "parameters"), Column("efficiency", "efficiency", ".3f"), Column("n", "n"),
 )  # fmt: skip
 
 
@@ -85,8 +85,12 @@ def conditions(done: Report, ships: Mapping[str, Ship]) -> Paper:
         {"side": k, "coherent": "yes" if s.coherent else "no", **_side(s)} for k, s in done.beside.items()
     ]
     dim = frozenset(i for i, row in enumerate(found) if row["coherent"] == "no")
-    note = "Coherent is judged on neutral texts and on the dilemmas that only choose the strength."
-    return Paper("conditions", "Every condition, both signs", COLUMNS, tuple(found), (note,), dim=dim)
+    notes = (
+        "Coherent is judged on neutral texts and on the dilemmas that only choose the strength.",
+        "Efficiency: |change| ÷ ln(1 + parameters), which are the numbers of the direction at every layer where it "
+        "acts, or of the trained weights; words have none.",
+    )
+    return Paper("conditions", "Every condition, both signs", COLUMNS, tuple(found), notes, dim=dim)
 
 
 def _inside(ship: Ship | None, strength: float) -> str | None:
@@ -99,6 +103,7 @@ def _side(s: Side) -> dict[str, Any]:
     return {
         "change": s.change.target, "p": s.change.p, "others": s.change.others, "delta_nll": s.delta_nll_neutral,
         "delta_nll_prompt": s.delta_nll_prompt, "valid": s.valid, "length": s.length, "cut": s.cut,
+        "params": s.params, "efficiency": s.efficiency,
         "n": s.change.target.n,
     }  # fmt: skip
 
