@@ -33,6 +33,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "reference": Tolerance(state=3e-7, logprob=1e-6),
     "reference-chunked": Tolerance(state=3e-7, logprob=1e-6),
     "reference-remote": Tolerance(state=3e-7, logprob=1e-6),
+    "reference-servers": Tolerance(state=3e-7, logprob=1e-6),
     "transformers-llama": Tolerance(state=1e-5, logprob=1e-4),
     "transformers-embedded": Tolerance(state=1e-5, logprob=1e-4),
     "mlx-llama": Tolerance(state=1e-5, logprob=1e-4),
@@ -246,18 +247,18 @@ def vllm(folder: Path, name: str, **options: Any) -> Subject:
     return Subject(name, engine, HookOracle(model), hottest=2.0)
 
 
-def remote(name: str, behind: Subject) -> Subject:
-    """Another subject's engine, served on loopback."""
+def remote(name: str, behind: Subject, servers: int = 1) -> Subject:
+    """Another subject's engine, served on loopback, by one server or as by several."""
     import pytest
 
     for module in ("fastapi", "httpx", "uvicorn"):
         pytest.importorskip(module, reason="the remote engine needs a server: pip install 'trimtab[serve]'")
     from engines.served import Served
 
-    server = Served(behind.engine)
-    engine: Any = trimtab.load_engine(server.url, "remote")
+    served = [Served(behind.engine) for _ in range(servers)]
+    engine: Any = trimtab.load_engine([s.url for s in served], "remote")
     hang_up = engine.close
-    engine.close = lambda: (hang_up(), server.close(), behind.engine.close())
+    engine.close = lambda: (hang_up(), *(s.close() for s in served), behind.engine.close())
     return Subject(name, engine, behind.oracle, forwards=behind.forwards, hottest=behind.hottest)
 
 
@@ -294,6 +295,7 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "reference": lambda folder: reference(),
     "reference-chunked": lambda folder: reference(chunk=3),
     "reference-remote": lambda folder: remote("reference-remote", reference()),
+    "reference-servers": lambda folder: remote("reference-servers", reference(), servers=2),
     "transformers-llama": transformers_llama,
     "transformers-embedded": transformers_embedded,
     "mlx-llama": mlx_llama,

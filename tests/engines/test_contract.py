@@ -10,7 +10,8 @@ FAILED: dict[str, Exception] = {}
 
 
 #: Of the reference engine, only the one over HTTP is slow.
-MARKS = {"reference": (), "reference-chunked": (), "reference-remote": pytest.mark.slow}
+SLOW = pytest.mark.slow
+MARKS = {"reference": (), "reference-chunked": (), "reference-remote": SLOW, "reference-servers": SLOW}
 ROWS = [pytest.param(n, marks=MARKS.get(n, pytest.mark.engine)) for n in SUBJECTS]
 
 

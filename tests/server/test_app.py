@@ -189,6 +189,11 @@ def test_what_is_wrong_is_said_in_openais_form(client, wrong, word):
 def test_models_health_figures_and_description(client):
     assert client.post("/v1/completions", json=text(model="gpt")).status_code == 404
     assert [m["id"] for m in client.get("/v1/models").json()["data"]] == ["tiny"]
+    assert client.get("/v1/models/tiny").json() == client.get("/v1/models").json()["data"][0]
+    for unknown in ("gpt", "tiny/more", ""):
+        told = client.get(f"/v1/models/{unknown}")
+        assert told.status_code == 404 and told.json()["error"]["type"] == "NotFoundError"
+        assert f"`{unknown}` does not exist" in told.json()["error"]["message"]
     assert client.get("/health").status_code == 200
     figures = client.get("/metrics").text
     assert "trimtab_vector_files 1.0" in figures and "trimtab_prompts_in_flight 0.0" in figures

@@ -28,6 +28,8 @@ def connect(url: str, key: str | None, transport: Any = None) -> httpx.Client:
         import httpx
     except ImportError as error:
         raise Unsupported("talking to a server needs httpx: pip install 'trimtab[serve]'") from error
+    if "," in url:
+        raise InputError(f"this talks to one server, got {url}; several addresses are for --engine remote")
     base = url.rstrip("/").removesuffix("/v1")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     here = urlsplit(base).hostname in LOOPBACK  # no proxy reaches this machine's own ports

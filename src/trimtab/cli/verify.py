@@ -44,7 +44,7 @@ def verify(
     """Prove on this machine that an engine steers, captures and reads exactly.
 
     MODEL is a local folder, or "embedded" for the model that comes with trimtab; with --engine remote it is a server's
-    address. The names of the checks are fixed per
+    address, or several with commas between them. The names of the checks are fixed per
     engine; each of them is either run or named as not run. Exit code 1 when one fails.
     """
     from trimtab.conformance.registry import CHECKS, names_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import UnknownName
@@ -32,9 +33,11 @@ def engine_class(name: str) -> type[Engine]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def load_engine(model: str | os.PathLike[str], engine: str = DEFAULT, **options: Any) -> Engine:
-    """Load `model` (a local directory, a hub id, or "embedded"; for the remote engine a server's address) on an engine;
-    options go to its `load`.
+def load_engine(
+    model: str | os.PathLike[str] | Sequence[str], engine: str = DEFAULT, **options: Any
+) -> Engine:
+    """Load `model` (a local directory, a hub id, or "embedded"; for the remote engine a server's address, or several)
+    on an engine; options go to its `load`.
     """
     if str(model) == "embedded" and engine != "remote":
         from trimtab import embedded

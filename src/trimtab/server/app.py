@@ -92,10 +92,11 @@ def build(engine: Engine, settings: Settings | None = None, key: str | None = No
 def _openai(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/models", responses=ok(answers.Models, "The model that is served."))
     async def models() -> Any:
-        return {
-            "object": "list",
-            "data": [{"id": desk.engine.info.id, "object": "model", "owned_by": "trimtab"}],
-        }
+        return {"object": "list", "data": [_model(desk)]}
+
+    @app.get("/v1/models/{model:path}", responses={**ok(answers.Model, "The model."), 404: {}})
+    async def one_model(model: str) -> Any:
+        return _model(desk) if model == desk.engine.info.id else _no_model(desk, model)
 
     @app.post(
         "/v1/chat/completions",
@@ -112,12 +113,20 @@ def _openai(app: FastAPI, desk: Desk) -> None:
         return await _answer(desk, body, raw)
 
 
+def _model(desk: Desk) -> dict[str, Any]:
+    return {"id": desk.engine.info.id, "object": "model", "owned_by": "trimtab"}
+
+
+def _no_model(desk: Desk, name: str) -> Response:
+    text = f"The model `{name}` does not exist; there is `{desk.engine.info.id}`."
+    error = {"message": text, "type": "NotFoundError", "param": "model", "code": 404}
+    return JSONResponse({"error": error}, status_code=404)
+
+
 async def _answer(desk: Desk, body: Body, raw: Request) -> Any:
     """Admit, run, answer; whatever is wrong is said before anything runs."""
     if body.model is not None and body.model != desk.engine.info.id:
-        text = f"The model `{body.model}` does not exist; there is `{desk.engine.info.id}`."
-        error = {"message": text, "type": "NotFoundError", "param": "model", "code": 404}
-        return JSONResponse({"error": error}, status_code=404)
+        return _no_model(desk, body.model)
     try:
         found = wire.take(body.model_extra, body.vllm_xargs)
         if body.vllm_xargs:

@@ -1,4 +1,5 @@
-"""The remote engine: a served model as an engine. MODEL is the server's address; nothing heavy runs here."""
+"""The remote engine: a served model as an engine. MODEL is the server's address, or several
+addresses; nothing heavy runs here."""
 
 from trimtab.engines.remote.engine import RemoteEngine
 

@@ -18,6 +18,15 @@ FIRST, LONGEST, PATIENCE = 0.25, 8.0, 60.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+class Unanswered(TrimtabError):
+    """A server went away, or has no room: another one of the same model may answer. `began` says that this one may have
+    begun to; `full` that it is there."""
+
+    def __init__(self, message: str, *, began: bool = True, full: bool = False) -> None:
+        super().__init__(message)
+        self.began, self.full = began, full
+
+
 class Connection:
     """Calls to one server. `retries` repetitions of a call that never reached it or that it had no room for, and of
     any broken call that is safe to repeat; `concurrency` calls at once; `timeout` seconds without a byte end a call."""
@@ -53,6 +62,13 @@ class Connection:
     def close(self) -> None:
         """Hang up."""
         self._client.close()
+
+    def well(self) -> bool:
+        """Whether the server is there and says that it takes requests."""
+        try:
+            return self._client.get("/health", timeout=10.0).status_code == 200
+        except self._httpx.TransportError:
+            return False
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object of a GET."""
@@ -93,7 +109,7 @@ class Connection:
         try:
             yield from answer.iter_bytes()
         except self._httpx.TransportError as error:
-            raise TrimtabError(f"the answer of {self.url} broke off: {_words(error)}") from error
+            raise Unanswered(f"the answer of {self.url} broke off: {_words(error)}") from error
 
     def _json(self, call: Callable[[], Any]) -> dict[str, Any]:
         with self._room:
@@ -118,7 +134,10 @@ class Connection:
             except http.TransportError as error:
                 if not isinstance(error, broken) or attempt == self.retries:
                     tries = f" ({attempt + 1} tries)" if attempt else ""
-                    raise TrimtabError(f"no answer from {self.url}{tries}: {_words(error)}") from error
+                    began = not isinstance(error, never_arrived)
+                    raise Unanswered(
+                        f"no answer from {self.url}{tries}: {_words(error)}", began=began
+                    ) from error
             else:
                 if answer.status_code != 503 or attempt == self.retries:
                     return self._good(answer)
@@ -138,13 +157,18 @@ class Connection:
             message, kind = f"HTTP {answer.status_code}", None
         finally:
             answer.close()
-        raise self.error(answer.status_code, message, kind)
+        error = self.error(answer.status_code, message, kind)
+        if isinstance(error, Unanswered):
+            error.began = False
+        raise error
 
     def error(self, status: int, message: str, kind: str | None) -> TrimtabError:
         """The error that the server named, or the one that its status stands for."""
         found = getattr(errors, str(kind), None)
         if isinstance(found, type) and issubclass(found, TrimtabError):
             return found(message)
+        if status == 503:
+            return Unanswered(f"{self.url}: {message}", full=True)
         if status in (401, 403):
             return InputError(
                 f"{self.url} refuses the key: {message}; set TRIMTAB_API_KEY to the server's key"

@@ -62,22 +62,31 @@ class RemoteEngine(Engine):
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Sequence[str],
         *,
         api_key: str | None = None,
         timeout: float = 300.0,
         retries: int = 4,
         concurrency: int = 4,
-    ) -> RemoteEngine:
-        """`model` is the server's address, http://HOST:PORT; the key is TRIMTAB_API_KEY where none is given. The rest
-        as in `Connection`."""
+    ) -> Engine:
+        """`model` is the server's address, http://HOST:PORT, or several (a list, or with commas between them) that
+        serve the same model (`Mismatch` where they do not): a `Pool` of them. The key is TRIMTAB_API_KEY where none is
+        given. The rest, for each server, as in `Connection`."""
         key = api_key or os.environ.get("TRIMTAB_API_KEY")
-        line = Connection(str(model), key, timeout=timeout, retries=retries, concurrency=concurrency)
-        try:
-            return cls(line)
-        except BaseException:
-            line.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            servers = []
+            for url in _addresses(model):
+                line = Connection(url, key, timeout=timeout, retries=retries, concurrency=concurrency)
+                opened.callback(line.close)
+                servers.append(cls(line))
+            if len(servers) == 1:
+                found: Engine = servers[0]
+            else:
+                from trimtab.engines.remote.pool import Pool
+
+                found = Pool(servers)
+            opened.pop_all()
+        return found
 
     def close(self) -> None:
         """Hang up; the server stays."""
@@ -221,6 +230,14 @@ class RemoteEngine(Engine):
             finally:
                 for each in found:
                     each.cancel()
+
+
+def _addresses(model: str | os.PathLike[str] | Sequence[str]) -> list[str]:
+    """The addresses that MODEL names."""
+    parts = str(model).split(",") if isinstance(model, (str, os.PathLike)) else list(model)
+    if not parts:
+        raise InputError("the remote engine's model is a server's address, got an empty list")
+    return [str(p).strip() for p in parts]
 
 
 def _array(answer: Tensors, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

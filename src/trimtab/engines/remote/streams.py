@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trimtab.engines.remote.connection import Connection
+from trimtab.engines.remote.connection import Connection, Unanswered
 from trimtab.engines.remote.forms import event_of, plan_form, readout_form
 from trimtab.engines.remote.packing import MEDIA, STREAM, Tensors, frames, pack
 from trimtab.engines.remote.receipts import check_answer, check_sample
@@ -96,7 +96,7 @@ class Streams:
                     wanted.discard((event.request, event.index))
                 yield replace(event, request=event.request + first)
             else:
-                raise TrimtabError(f"the answer of {self.line.url} broke off before its end: withheld")
+                raise Unanswered(f"the answer of {self.line.url} broke off before its end: withheld")
         if wanted:
             raise SteeringLost(f"the answer lacks samples (request, index) {sorted(wanted)}: withheld")
 
