@@ -217,7 +217,8 @@ def is_told(found: list[str]) -> bool:
     return any(x.startswith("{") and "error" in json.loads(x) for x in found)
 
 
-LONG = text(max_tokens=240, ignore_eos=True, stream=True, capture=ALL, readout=ALL)
+#: So long that it is not over, on a busy machine, before whoever reads it has come to its first token and has killed.
+LONG = text(max_tokens=240, ignore_eos=True, stream=True, n=16, temperature=1, capture=ALL, readout=ALL)
 
 
 def end(server: Server, kill: Any) -> list[str]:
