@@ -134,6 +134,17 @@ def test_every_answer_is_announced(label, mode):
     ask()
 
 
+@pytest.mark.parametrize("label", ["POST /v1/chat/completions", "POST /v1/completions"])
+def test_a_stream_is_what_the_document_says(label):
+    """Whether one of those above is a stream that is generated depends on what is drawn."""
+    asked = {"messages": [{"role": "user", "content": "hi"}]} if "chat" in label else {"prompt": "hi"}
+    body = {"model": "tiny", "stream": True, "max_tokens": 2, **asked}
+    case = OPERATIONS[label].Case(body=body, media_type="application/json")
+    answer = case.call(headers=KEY)
+    assert answer.status_code == 200 and "[DONE]" in answer.text
+    case.validate_response(answer, checks=CHECKS, headers=KEY)
+
+
 def test_there_were_enough_of_them():
     if {label for label, _ in SEEN} != set(OPERATIONS):
         pytest.skip("only a part of the routes was asked")
