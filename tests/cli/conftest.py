@@ -95,6 +95,19 @@ def joy_pairs(tmp_path):
     return path
 
 
+@pytest.fixture
+def continuations(tmp_path):
+    """Write beginnings in the reference model's language, each with the words of joy and of its opposite."""
+
+    def write(name, subjects, verbs):
+        words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
+        rows = [{"prompt": f"{s} {v} really", "continuations": words} for s in subjects for v in verbs]
+        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+        return tmp_path / name
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def joy_vectors():
     """Joy on the reference model: one concept, four layers."""

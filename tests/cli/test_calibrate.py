@@ -14,16 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def prompts(tmp_path):
-    path = tmp_path / "prompts.jsonl"
-    words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
-    rows = [
-        {"prompt": f"{s} {v} really", "continuations": words}
-        for s in ("I", "we", "you")
-        for v in ("feel", "seem")
-    ]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+def prompts(continuations):
+    return continuations("prompts.jsonl", ("I", "we", "you"), ("feel", "seem"))
 
 
 @pytest.fixture

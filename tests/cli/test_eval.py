@@ -335,6 +335,10 @@ def knowledge(tmp_path):
 CHOICES = ("--engine", "reference", "--dose", "1", "--layers", "1")
 
 
+def _multiple(knowledge, folder):
+    return ("eval", "multiple-choice", "m", knowledge, "--runs-dir", folder / "r")
+
+
 def _with_dose(argv, dose):
     at = argv.index("--dose") + 1
     return (*argv[:at], dose, *argv[at + 1 :])
@@ -399,17 +403,7 @@ def test_choices_leave_a_report_and_are_scored_and_compared(trimtab, refused, pl
 
 
 def test_multiple_choice_moves_are_shown(trimtab, planted, honest, knowledge, tmp_path):
-    argv = (
-        "eval",
-        "multiple-choice",
-        "m",
-        knowledge,
-        *CHOICES,
-        "--steer",
-        honest,
-        "--runs-dir",
-        tmp_path / "r",
-    )
+    argv = (*_multiple(knowledge, tmp_path), *CHOICES, "--steer", honest)
     done = trimtab(*argv, "--json")
     plain, plus, minus = done.record["conditions"]
     assert plain["margin"]["mean"] == pytest.approx(0.5) and plain["share"] == 1
@@ -425,17 +419,7 @@ def test_multiple_choice_moves_are_shown(trimtab, planted, honest, knowledge, tm
 
 
 def test_choices_of_the_model_alone(trimtab, planted, knowledge, tmp_path):
-    done = trimtab(
-        "eval",
-        "multiple-choice",
-        "m",
-        knowledge,
-        "--engine",
-        "reference",
-        "--runs-dir",
-        tmp_path / "r",
-        "--json",
-    )
+    done = trimtab(*_multiple(knowledge, tmp_path), "--engine", "reference", "--json")
     assert done.code == 0, done.err
     assert [c["condition"] for c in done.record["conditions"]] == ["plain"] and done.record["null"] is None
     assert not (Path(done.record["run"]) / "card.md").exists()
@@ -446,18 +430,7 @@ def test_choices_name_doses_beyond_the_safe_range(trimtab, planted, honest, know
     entry = {"low": -0.6, "high": 0.3, "limit": "kl_p95", "value": 1.0, "prompts": 8}
     ranges = with_safe_range({}, file.concepts[0], file.sites[0].key, "add", entry)
     replace(file, calibration=ranges).save(honest)
-    done = trimtab(
-        "eval",
-        "multiple-choice",
-        "m",
-        knowledge,
-        *CHOICES,
-        "--steer",
-        honest,
-        "--runs-dir",
-        tmp_path / "r",
-        "--json",
-    )
+    done = trimtab(*_multiple(knowledge, tmp_path), *CHOICES, "--steer", honest, "--json")
     said = "axis-0: doses −1, +1 lie beyond its safe range, −0.6 to +0.3"
     assert done.code == 0 and done.err.count("safe range") == 1 and said in done.err
     assert "Shaded" in (Path(done.record["run"]) / "report.html").read_text()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import alike
 from trimtab.cli.models import glance
 from trimtab.engines import load_engine
 from trimtab.server.settings import Settings
@@ -64,33 +65,13 @@ def both(trimtab, url, few_neutral_texts, monkeypatch, tmp_path):
     return call
 
 
-def same(here: Any, there: Any, where: str = "") -> None:
-    """Equal, but for the rounding of sums that are taken in another order."""
-    if isinstance(here, dict):
-        assert set(here) == set(there), where
-        for key in set(here) - PLACES:
-            same(here[key], there[key], f"{where}.{key}")
-    elif isinstance(here, list):
-        assert len(here) == len(there), where
-        for i, (a, b) in enumerate(zip(here, there, strict=True)):
-            same(a, b, f"{where}[{i}]")
-    elif isinstance(here, float):
-        assert there == pytest.approx(here, rel=1e-4, abs=1e-5), where
-    else:
-        assert here == there, where
+#: But for the rounding of sums that are taken in another order.
+same = partial(alike.same, rel=1e-4, abs=1e-5, without=PLACES)
 
 
 @pytest.fixture
-def items(tmp_path):
-    path = tmp_path / "items.jsonl"
-    words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
-    rows = [
-        {"prompt": f"{s} {v} really", "continuations": words}
-        for s in ("I", "we", "you", "they")
-        for v in ("feel", "seem")
-    ]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+def items(continuations):
+    return continuations("items.jsonl", ("I", "we", "you", "they"), ("feel", "seem"))
 
 
 def test_a_file_is_extracted_on_the_server(both, joy_pairs):

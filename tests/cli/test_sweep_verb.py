@@ -12,16 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def items(tmp_path):
-    path = tmp_path / "items.jsonl"
-    words = {"joy": [" happy", " glad"], "other": [" sad", " gloomy"]}
-    rows = [
-        {"prompt": f"{s} {v} really", "continuations": words}
-        for s in ("I", "we", "you", "they")
-        for v in ("feel", "seem", "look")
-    ]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+def items(continuations):
+    return continuations("items.jsonl", ("I", "we", "you", "they"), ("feel", "seem", "look"))
 
 
 @pytest.fixture

@@ -60,6 +60,20 @@ async def busy(send: Any, after: bytes | None = None) -> None:
     await send({"type": "http.response.body", "body": b'{"error": {"message": "full"}}'})
 
 
+async def dies(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Every answer breaks off after its beginning."""
+    sent = 0
+
+    async def some(message: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 6:
+            raise RuntimeError("the server dies")
+        await send(message)
+
+    await app(scope, receive, some)
+
+
 def rewriting(change: Callable[[list[tuple[dict[str, Any], Any]]], list[Any]]) -> Callable[..., Any]:
     """Rewrites the frames of a stream."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import trimtab
-from engines.faulty_servers import LONG, SITE, busy, impatient, meddled, plan, rewriting
+from engines.faulty_servers import LONG, SITE, busy, dies, impatient, meddled, plan, rewriting
 from engines.served import Served
 from server.stock import Port
 from trimtab.engines.remote.connection import Connection
@@ -91,19 +91,6 @@ def test_no_server_is_an_error_that_says_so():
 
 def test_a_stream_that_breaks_off_is_an_error_at_once(local):
     """The server dies after some tokens: what came is let out, the end is an error and no sample."""
-
-    async def dies(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        sent = 0
-
-        async def some(message: Any) -> None:
-            nonlocal sent
-            sent += 1
-            if sent > 6:
-                raise RuntimeError("the server dies")
-            await send(message)
-
-        await app(scope, receive, some)
-
     server, between = meddled(local, "/v1/engine/generate", dies)
     with server, impatient(server.url) as engine:
         seen = []

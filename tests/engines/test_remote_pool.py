@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import trimtab
-from engines.faulty_servers import LONG, SITE, Between, busy, meddled, plan, rewriting
+from engines.faulty_servers import LONG, SITE, Between, busy, dies, meddled, plan, rewriting
 from engines.served import Served
 from server.stock import Port
 from trimtab.engines.remote.connection import Connection
@@ -55,20 +55,6 @@ def counted(local: Any, path: str) -> tuple[Served, Between]:
         await app(scope, receive, send)
 
     return meddled(local, path, through)
-
-
-async def dies(calls: int, app: Any, scope: Any, receive: Any, send: Any) -> None:
-    """Every answer breaks off after its beginning."""
-    sent = 0
-
-    async def some(message: Any) -> None:
-        nonlocal sent
-        sent += 1
-        if sent > 6:
-            raise RuntimeError("the server dies")
-        await send(message)
-
-    await app(scope, receive, some)
 
 
 def asked(local: Any, count: int, **more: Any) -> list[Request]:

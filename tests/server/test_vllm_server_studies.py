@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import alike
 from server.stock import vectors
 from trimtab.cli import main
 
@@ -40,20 +42,8 @@ def both(server, capsys, monkeypatch, tmp_path):
     return call
 
 
-def same(here: Any, there: Any, where: str) -> None:
-    """Equal, but for the rounding of another engine."""
-    if isinstance(here, dict):
-        assert set(here) == set(there), where
-        for key in here:
-            same(here[key], there[key], f"{where}.{key}")
-    elif isinstance(here, list):
-        assert len(here) == len(there), where
-        for i, (a, b) in enumerate(zip(here, there, strict=True)):
-            same(a, b, f"{where}[{i}]")
-    elif isinstance(here, float):
-        assert there == pytest.approx(here, rel=1e-3, abs=1e-4), where
-    else:
-        assert here == there, where
+#: But for the rounding of another engine.
+same = partial(alike.same, rel=1e-3, abs=1e-4)
 
 
 QUESTIONS = [f"{a} the {b}?" for a in ("Where is", "How was") for b in ("dog", "garden")]

@@ -100,9 +100,8 @@ def calibrate(
         items = _items(runner, seen.name, given, flags["limit_items"])
         cut = len(items) if flags["no_sign"] else max(1, round(SOLVE * len(items)))
         receipt = _receipt(runner, limit, items[:cut], flags["positions"])
-        identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors),
-                    "dtype": runner.info.dtype}  # fmt: skip
-        with desk.run(path.stem, identity=identity, revision=runner.info.revision) as run:
+        identity = {"vectors": vectors.hash, "items": [i.id for i in items], "norms": _norms(vectors)}
+        with desk.run(path.stem, identity=identity, model=runner.info) as run:
             found = _solve(desk, run, runner, wanted, limit, items[:cut])
             signs: list[SignCheck] = []
             if not flags["no_sign"] and len(items) > cut + 1:

@@ -10,7 +10,7 @@ from trimtab.errors import InputError
 
 from . import steering
 from .frame import Desk
-from .models import glance
+from .models import Glance
 
 if TYPE_CHECKING:
     from trimtab.directions import ConceptVectors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(
-    flags: Mapping[str, Any], model: str, engine: str
+    flags: Mapping[str, Any], model: str, seen: Glance
 ) -> tuple[SteeringPlan, dict[str, ConceptVectors]]:
     """What steers and the files that it names, checked before a model loads."""
     if flags["random"] < 0 or 0 < flags["random"] < 5:
@@ -37,7 +37,6 @@ def plan_of(
         flags["steer"], flags["dose"], flags["scale"], None, library,
         layers=flags["layers"], positions=steering.parse_positions(flags["positions"]),
     )  # fmt: skip
-    seen = glance(model, engine)
     for reference, vectors in library.items():
         steering.check_fit(reference, vectors, seen, model)
     steering.chosen_layers(plan, library, seen)

@@ -165,10 +165,9 @@ def _runs(desk: Desk, things: Sequence[str], by: str, flags: Mapping[str, Any]) 
     )
     for d in found:
         e = d.difference
-        bounds = "" if e.n == 1 else f" [{e.low:+.3g}, {e.high:+.3g}]"
         unpaired = d.only_one + d.only_other
         table.add_row(
-            d.one, d.other, f"{e.mean:+.3g}{bounds}", f"{d.p:.3g}", f"{d.p_holm:.3g}", str(e.n), str(unpaired)
+            d.one, d.other, e.words("+.3g"), f"{d.p:.3g}", f"{d.p_holm:.3g}", str(e.n), str(unpaired)
         )
     means = {n: sum(i.values()) / len(i) for n, i in conditions.items()}
     desk.result({"by": by, "means": means, "differences": finite(found)}, text=table)

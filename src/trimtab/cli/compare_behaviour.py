@@ -50,7 +50,7 @@ def behaviour(
         if len(loaded) == 1
         else ", ".join(v.hash[:8] for v in loaded.values())
     )
-    done = crossed(desk, model, engine, "vectors", loaded, whole, flags, plain_loss=True)
+    done = crossed(desk, model, engine, seen.name, "vectors", loaded, whole, flags, plain_loss=True)
     losses, perplexity = _losses(done)
     pairs = differences(losses)
     for note in done.notes:
@@ -83,6 +83,5 @@ def _table(perplexity: Mapping[str, float | None], pairs: Sequence[Difference]) 
                   title=f"perplexity under the plain model: {words}", title_justify="left")  # fmt: skip
     for d in pairs:
         e = d.difference
-        bounds = "" if e.n == 1 else f" [{e.low:+.3g}, {e.high:+.3g}]"
-        table.add_row(d.one, d.other, f"{e.mean:+.3g}{bounds}", f"{d.p:.3g}", f"{d.p_holm:.3g}", str(e.n))
+        table.add_row(d.one, d.other, e.words("+.3g"), f"{d.p:.3g}", f"{d.p_holm:.3g}", str(e.n))
     return table

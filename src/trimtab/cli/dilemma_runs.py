@@ -41,10 +41,9 @@ def open_run(
         ),
         "vectors": {n: [v.hash, list(v.choose_layers(placing.layers, depth))] for n, v in methods.items()},
         "model": engine.info.id,
-        "dtype": engine.info.dtype,  # a server may come back with another one
         "tuned": {name: revision_of(folder) for name, folder in weights.items()},
     }
-    return desk.run(engine.info.id, identity=identity, revision=engine.info.revision)
+    return desk.run(engine.info.id, identity=identity, model=engine.info)
 
 
 def measure(

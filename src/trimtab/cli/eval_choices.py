@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trimtab.evaluation.choices.page import About
     from trimtab.evaluation.reporting.ship import Ship
     from trimtab.evaluation.scorers.choices import ChoiceScorer
+    from trimtab.evaluation.statistics import Estimate
     from trimtab.sites import ModelInfo
 
 
@@ -91,7 +92,8 @@ def _measured(
     items, said_of_file = scorer.load(questions)
     for note in said_of_file:
         desk.note(note)
-    plan, library = choice_plans.plan_of(flags, model, engine)
+    seen = glance(model, engine)
+    plan, library = choice_plans.plan_of(flags, model, seen)
     options = {k: flags[k] for k in ("dtype", "device")}
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         info = runner.info
@@ -103,13 +105,12 @@ def _measured(
             "vectors": {r: [v.hash, *choice_plans.layers_of(v, flags, info)] for r, v in filled.items()},
             "norms": {r: [*v.typical_norms.values()] for r, v in filled.items()},
             "model": info.id,
-            "dtype": info.dtype,  # a server may come back with another one
         }
-        with desk.run(info.id, identity=identity, revision=info.revision) as run:
+        with desk.run(info.id, identity=identity, model=info) as run:
             with desk.progress(f"{scorer.name} (questions)", len(items) * len(conditions)) as bar:
                 rows = ask(runner, scorer, items, conditions, seed=desk.seed, ledger=run, advance=bar.advance)
             found = effects(scorer, conditions, rows, abs(choice_plans.strength_of(flags) or 0.0))
-            about = _about(desk, glance(model, engine).name, scorer, title, filled, info, flags)
+            about = _about(desk, seen.name, scorer, title, filled, info, flags)
             told = notes(found, about)
             figures = _figures(found, told)
             page = run_reports.keep(desk, run, figures, report(found, about))
@@ -193,7 +194,5 @@ def _table(found: Effects, scorer: ChoiceScorer) -> Table:
     return table
 
 
-def _interval(e: Any) -> str:
-    if e is None:
-        return "–"
-    return f"{e.mean:+.3f}" + ("" if e.low != e.low else f" [{e.low:+.3f}, {e.high:+.3f}]")
+def _interval(e: Estimate | None) -> str:
+    return "–" if e is None else e.words("+.3f")

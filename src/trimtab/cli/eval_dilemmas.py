@@ -127,15 +127,14 @@ def dilemmas(
     items = Items.of(found, rows)
     chosen = choosing(items, setup)
     placing, sizes = _placing(flags)
-    if flags["continue_to"] is not None and not 0 < flags["free"] < flags["continue_to"]:
-        raise InputError(
-            f"--continue-to is more than --free ({flags['free']} tokens), got {flags['continue_to']}"
-        )
+    limit = flags["continue_to"]
+    if limit is not None and not 0 < flags["free"] < limit:
+        raise InputError(f"--continue-to is more than --free ({flags['free']} tokens), got {limit}")
     if output is not None:
         check_writable(output)
     weights = dilemma_runs.tuned_folders(settings_of(flags["tuned"], "--tuned"), engine, list(methods))
-    cells = _cells(methods, sizes, placing, flags, desk.seed)
-    cells += tuned_cells(weights)
+    trained = tuned_cells(weights)
+    cells = [*_cells(methods, sizes, placing, flags, desk.seed), *trained]
     about = f"{len(cells)} conditions × {len(rows)} questions of {len(found)} dilemmas"
     about += f"; {int(chosen.sum())} choose the strength"
     if dry_run:
@@ -153,7 +152,6 @@ def dilemmas(
             "no method here is the mean difference: --steer one of that method too, to have it as a baseline"
         )
     options = {k: flags[k] for k in ("dtype", "device")}
-    trained, limit = tuned_cells(weights), flags["continue_to"]
     with spoken_warnings(desk) as said, open_engine(desk, model, engine, **options) as runner:
         methods = _with_norms(desk, runner, methods, placing)
         cells = _cells(methods, sizes, placing, flags, desk.seed, runner.info.n_layers)
@@ -177,7 +175,7 @@ def dilemmas(
               **done.to_json(), "warnings": list(said)}  # fmt: skip
     facts = (("seed", str(desk.seed)), ("command", desk.command))
     about = Run(seen.name, runner.info.revision, placing.unit, desk.command, facts)
-    record["report"] = run_reports.keep(desk, desk.runs[-1], record, page(done, about, described))
+    record["report"] = run_reports.keep(desk, run, record, page(done, about, described))
     if output is not None:
         output.write_text(json.dumps(finite(record), allow_nan=False) + "\n", encoding="utf-8")
     for note in done.notes:

@@ -64,8 +64,8 @@ def readout(desk: Desk, model: str, corpora: tuple[str, ...], engine: str, **fla
                 info = runner.info
                 sites = choose_sites(info, flags["layers"], [flags["stream"]])
                 # two models may share an id: the name that was asked for tells their runs apart
-                identity = {"corpora": hashes, "model": info.id, "asked": each, "dtype": info.dtype}
-                with desk.run(f"{info.id}-readout", identity=identity, revision=info.revision) as run:
+                identity = {"corpora": hashes, "model": info.id, "asked": each}
+                with desk.run(f"{info.id}-readout", identity=identity, model=info) as run:
                     found = _kept(run)
                     if found is None:
                         found = matrix(states(runner, named, sites, flags["pooling"]), method, desk.seed)

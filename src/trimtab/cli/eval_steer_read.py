@@ -54,11 +54,12 @@ if TYPE_CHECKING:
 @model_options
 def steer_read(desk: Desk, model: str, vectors: str, engine: str, **flags: Any) -> None:
     """Steer each concept, read all of them in the same pass."""
-    path, loaded = load_vectors(vectors, glance(model, engine), model)
+    seen = glance(model, engine)
+    path, loaded = load_vectors(vectors, seen, model)
     whole = loaded.hash
     if flags["concepts"]:
         loaded = loaded.only([c.strip() for c in flags["concepts"].split(",")])
-    done = crossed(desk, model, engine, path.stem, {vectors: loaded}, whole, flags)
+    done = crossed(desk, model, engine, seen.name, path.stem, {vectors: loaded}, whole, flags)
     desk.print(table_of(done.found))
     for note in done.notes:
         desk.warn(note)
@@ -80,14 +81,16 @@ def crossed(
     desk: Desk,
     model: str,
     engine: str,
+    name: str,
     slug: str,
     files: Mapping[str, ConceptVectors],
     whole: str,
     flags: Mapping[str, Any],
     plain_loss: bool = False,
 ) -> Crossed:
-    """Run the matrix in a run folder and write its report. Several `files` (reference → vectors) become one; `whole` is
-    the content hash that the report names; `plain_loss` keeps how likely the plain model finds each reply."""
+    """Run the matrix in a run folder and write its report. Several `files` (reference → vectors) become one; `name` is
+    what the model is called where it lies, `whole` the content hash that the report names; `plain_loss` keeps how
+    likely the plain model finds each reply."""
     from trimtab.engines.requests import Sampling
     from trimtab.evaluation.fluency import PlainLoss
     from trimtab.evaluation.readout.cross import cross
@@ -99,7 +102,7 @@ def crossed(
 
     if flags["dose"] == 0:
         raise InputError("--dose 0 steers nothing; give another one")
-    given, name = settings_of(flags["prefix"], "--prefix"), glance(model, engine).name
+    given = settings_of(flags["prefix"], "--prefix")
     questions = load_questions(flags["prompts"])[: flags["limit"]]
     options = {k: flags[k] for k in ("dtype", "device")}
     sampling = Sampling(flags["max_tokens"], flags["temperature"], seed=desk.seed)
@@ -114,9 +117,8 @@ def crossed(
         words = prompt_words(name, loaded.concepts, given)
         items = _items(questions, info)
         identity = {"vectors": loaded.hash, "items": [i.id for i in items], "sites": [s.key for s in sites],
-                    "norms": [*loaded.typical_norms.values()], "model": info.id,
-                    "dtype": info.dtype}  # fmt: skip
-        with desk.run(slug, identity=identity, revision=info.revision) as run:
+                    "norms": [*loaded.typical_norms.values()], "model": info.id}  # fmt: skip
+        with desk.run(slug, identity=identity, model=info) as run:
             total = len(items) * (1 + 2 * len(loaded.concepts) + 2 * flags["random"])
             with desk.progress("steer-read (replies)", total) as bar:
                 found = cross(

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -42,6 +42,9 @@ from .settings import (
     resolved,
 )
 from .verbs import VERBS, VerbGroup
+
+if TYPE_CHECKING:
+    from trimtab.sites import ModelInfo
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -82,20 +85,22 @@ class Desk:
         return Progress(label, total, quiet=self.output.quiet)
 
     def run(
-        self, slug: str, *, identity: Mapping[str, Any] | None = None, revision: str | None = None
+        self, slug: str, *, identity: Mapping[str, Any] | None = None, model: ModelInfo | None = None
     ) -> Run:
-        """Open this verb's run folder; the same settings and `identity` continue an earlier run.
+        """Open this verb's run folder; the same settings and `identity` continue an earlier run on the same `model`.
 
-        `identity` holds what changes results without being a flag: hashes of the data and of the model.
+        `identity` holds what changes results without being a flag: hashes of the data, say. The number format of the
+        model joins it: a server may come back with another one.
         """
+        of = {} if model is None else {"dtype": model.dtype}
         run = Run.open(
             self._runs_dir,
             self.verb,
             slug,
             settings={k: v for k, v in self.settings.items() if k not in PRESENTATION | ADDING},
-            identity=identity or {},
+            identity={**(identity or {}), **of},
             seed=self.seed,
-            revision=revision,
+            revision=None if model is None else model.revision,
             fresh=self._fresh,
         )
         self.runs.append(run)

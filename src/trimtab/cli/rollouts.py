@@ -15,7 +15,7 @@ from trimtab.records import finite
 from . import run_reports
 from .evaluating import continue_option
 from .frame import Desk
-from .models import glance, open_engine, spoken_warnings
+from .models import Glance, glance, open_engine, spoken_warnings
 from .places import check_writable
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def rollouts(
             f"--continue-to is more than --max-tokens ({flags['max_tokens']}), got {flags['continue_to']}"
         )
     questions = load_questions(flags["dataset"])[: flags["limit"]]
-    vectors = _vectors(flags["steer"], model, engine, flags["layers"])
+    seen = glance(model, engine)
+    vectors = _vectors(flags["steer"], model, seen, flags["layers"])
     scales = parse_scales(flags["scales"], list(vectors)) if vectors else {}
     if not vectors and flags["scales"]:
         raise InputError("--scales need a vector: give --steer FILE")
@@ -105,8 +106,7 @@ def rollouts(
     target = output or folder / "rollouts.jsonl"
     write(rows, target)
     notes = () if warning is None else (warning,)
-    name = runner.info.id if engine == "remote" else model
-    about = _about(desk, runner.info, name, vectors, placement, flags, notes)
+    about = _about(desk, runner.info, seen.name, vectors, placement, flags, notes)
     figures = {"conditions": finite(by_condition), "items": finite(by_item), "notes": notes}
     page = run_reports.keep(desk, desk.runs[-1], figures, report(rows, found, by_condition, about))
     record = {
@@ -187,11 +187,10 @@ def write(rows: Sequence[Mapping[str, Any]], target: Path) -> None:
         target.write_text("".join(json.dumps(r, allow_nan=False) + "\n" for r in plain), encoding="utf-8")
 
 
-def _vectors(steer: Sequence[str], model: str, engine: str, layers: str | None) -> dict[str, ConceptVectors]:
+def _vectors(steer: Sequence[str], model: str, seen: Glance, layers: str | None) -> dict[str, ConceptVectors]:
     """One-concept vectors by concept, or by reference where two files hold one of that name."""
     from . import steering
 
-    seen = glance(model, engine)
     loaded = {r: steering.one_concept(r, steering.load_reference(r)) for r in steer}
     for reference, v in loaded.items():
         steering.check_fit(reference, v, seen, model)
@@ -220,10 +219,9 @@ def _make(
         "questions": data,
         "vectors": {n: [v.hash, _layers(v, runner, flags)] for n, v in vectors.items()},
         "model": runner.info.id,
-        "dtype": runner.info.dtype,
     }
     slug = f"{runner.info.id}-{Path(flags['dataset']).stem}"
-    run = desk.run(slug, identity=identity, revision=runner.info.revision)
+    run = desk.run(slug, identity=identity, model=runner.info)
     chat = True if flags["chat"] or flags["system"] is not None else None
     with run, desk.progress("rollouts", len(todo)) as bar:
         missing = [r for r in todo if unit_key(r.unit()) not in run.done]
@@ -253,13 +251,12 @@ def _table(found: Sequence[Summary]) -> Table:
                   box=None, pad_edge=False)  # fmt: skip
     for s in found:
         e = s.tokens
-        bounds = "" if e.n == 1 else f" [{e.low:.1f}, {e.high:.1f}]"
         shares = ("–" if x is None else f"{x:.2f}" for x in (s.distinct_2, s.repeated))
         table.add_row(
             s.name,
             str(s.replies),
             str(s.items),
-            f"{e.mean:.1f}{bounds}",
+            e.words(".1f"),
             f"{s.cut:.0%}",
             f"{s.empty:.0%}",
             *shares,

@@ -101,8 +101,8 @@ def sweep(
         choosing, reporting = ask.items_on(runner)
         identity = {"vectors": {m: v.hash for m, v in files.items()}, "items": [i.id for i in choosing + reporting],
                     "norms": {m: [*v.typical_norms.values()] for m, v in files.items()},
-                    "baseline": None if baseline is None else baseline.hash, "dtype": runner.info.dtype}  # fmt: skip
-        with desk.run(ask.slug, identity=identity, revision=runner.info.revision) as run:
+                    "baseline": None if baseline is None else baseline.hash}  # fmt: skip
+        with desk.run(ask.slug, identity=identity, model=runner.info) as run:
             found, names = ask.swept(runner, files, baseline, choosing, reporting, run)
             figures = said_of.figures(found, files, excluded, names)
             facts = [("model", ask.name), ("items that chose", str(len(choosing))),

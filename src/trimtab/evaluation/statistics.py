@@ -6,6 +6,7 @@ Samples of one item are averaged first (`by_item`); what is resampled or sign-fl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    def words(self, form: str) -> str:
+        """The mean, and its interval where there is one, each by a number format such as "+.2f"."""
+        bounds = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.mean:{form}}{bounds}"
 
 
 def by_item(values: Sequence[float], items: Sequence[Hashable]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from trimtab.engines.remote.packing import unpack
 from trimtab.errors import InputError
 from trimtab.server.busy import Busy
 from trimtab.server.settings import Settings
@@ -84,7 +85,7 @@ class Captures:
     def fetch_all(self, handles: Iterable[str]) -> bytes | None:
         """One body with all of them, each tensor named after its handle, `<handle>.layer_<i>.states`; None, and nothing
         is fetched, where one of them is not there."""
-        from safetensors.numpy import load, save
+        from safetensors.numpy import save
 
         handles = tuple(dict.fromkeys(handles))
         with self._lock:
@@ -92,8 +93,9 @@ class Captures:
             if not all(h in self._held for h in handles):
                 return None
             bodies = {h: self._held.pop(h)[1] for h in handles}
-        tensors = {f"{h}.{name}": array for h, body in bodies.items() for name, array in load(body).items()}
-        return save(tensors, metadata={h: _about(body) for h, body in bodies.items()})
+        read = {h: unpack(body) for h, body in bodies.items()}
+        tensors = {f"{h}.{name}": array for h, (_, own) in read.items() for name, array in own.items()}
+        return save(tensors, metadata={h: json.dumps(about) for h, (about, _) in read.items()})
 
     def __len__(self) -> int:
         with self._lock:
@@ -109,9 +111,3 @@ class Captures:
         now = self._clock()
         for handle in [h for h, (until, _) in self._held.items() if until <= now]:
             del self._held[handle]
-
-
-def _about(body: bytes) -> str:
-    """What a body of ours says of itself."""
-    size = int.from_bytes(body[:8], "little")
-    return json.loads(body[8 : 8 + size])["__metadata__"]["trimtab"]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trimtab.engines.requests import CaptureSpec
 from trimtab.engines.vllm.ledger import Record
 from trimtab.engines.vllm.ticket import KEY, Ticket, plan_json
-from trimtab.prompts import Range
+from trimtab.errors import SteeringLost
+from trimtab.prompts import Prompt, Range, resolve_positions
 from trimtab.readouts import Readout
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
@@ -29,6 +31,21 @@ class Order:
     ranges: tuple[Range, ...] = ()
     at: str = "after"
     readout: Readout | None = None
+
+    @classmethod
+    def of(
+        cls,
+        prompt: Prompt,
+        plan: ResolvedPlan,
+        params: dict[str, Any],
+        capture: CaptureSpec | None,
+        readout: Readout | None,
+    ) -> Order:
+        """Of what a request asks for; without `capture` nothing is captured."""
+        if capture is None:
+            return cls(prompt.tokens, plan, params, readout=readout)
+        ranges = resolve_positions(capture.positions, prompt)
+        return cls(prompt.tokens, plan, params, capture.sites, ranges, capture.at, readout)
 
     @property
     def tells(self) -> bool:
@@ -60,6 +77,13 @@ def board(engine: VllmEngine, order: Order, key: str, params: Any, held: list[tu
     # A cached token is not computed, so its state is not seen; the last one of a prompt always is.
     if order.sites and any(a < last for a, _ in order.ranges):
         params.skip_reading_prefix_cache = True
+
+
+def check_ended(done: Any) -> None:
+    """Raise for a finished output of vLLM whose request was ended with an error."""
+    if done.finish_reason == "error":
+        why = done.stop_reason or "vLLM does not say why"
+        raise SteeringLost(f"the request was not steered as asked, and is withheld: {why}")
 
 
 def distrust(engine: VllmEngine) -> None:

@@ -13,11 +13,11 @@ from trimtab.engines.exactness import rows_of
 from trimtab.engines.handles import CaptureHandle
 from trimtab.engines.requests import Event, Request, Sampling
 from trimtab.engines.rows import Row
-from trimtab.engines.vllm.boarding import Order, board, distrust, reading_of
+from trimtab.engines.vllm.boarding import Order, board, check_ended, distrust, reading_of
 from trimtab.engines.vllm.ledger import Record
 from trimtab.engines.vllm.loop import Flight
 from trimtab.errors import SteeringLost
-from trimtab.prompts import Prompt, Range, resolve_positions
+from trimtab.prompts import Prompt, Range
 from trimtab.resolved import ResolvedPlan
 from trimtab.sites import Site
 
@@ -60,15 +60,8 @@ class Batch:
             if index in self.open:
                 if output.finished:
                     self.open.discard(index)
-                    self._check(output.outputs[0])
+                    self._trusting(check_ended, output.outputs[0])
                 yield index, output
-
-    def _check(self, done: Any) -> None:
-        """Raise for a request that was ended with an error."""
-        if done.finish_reason == "error":
-            distrust(self.engine)
-            why = done.stop_reason or "vLLM does not say why"
-            raise SteeringLost(f"the request was not steered as asked, and is withheld: {why}")
 
     def drop(self, index: int) -> None:
         """Enough of this one."""
@@ -82,13 +75,13 @@ class Batch:
         readout, record = self.orders[index].readout, self.records[index]
         if readout is None or record is None:
             return None
-        return self._wait(lambda: reading_of(self.engine, record, readout, position))
+        return self._trusting(reading_of, self.engine, record, readout, position)
 
     def whole(self, index: int, cached: int, end: int) -> None:
         """Wait for the receipt of every position in [cached, end)."""
         record = self.records[index]
         if record is not None:
-            self._wait(lambda: self.engine.ledger.whole(record, cached, end))
+            self._trusting(self.engine.ledger.whole, record, cached, end)
 
     def rows(self, index: int, site: Site, positions: np.ndarray) -> np.ndarray:
         """Captured states [n, width] at positions."""
@@ -102,9 +95,9 @@ class Batch:
         assert record is not None
         return record.handle(order.sites, positions, order.at, self.engine.info.hidden_size)
 
-    def _wait(self, wait: Callable[[], T]) -> T:
+    def _trusting(self, call: Callable[..., T], *args: Any) -> T:
         try:
-            return wait()
+            return call(*args)
         except SteeringLost:
             distrust(self.engine)
             raise
@@ -172,16 +165,7 @@ def _order(engine: VllmEngine, row: Row, stream: bool) -> Order:
         "logprobs": 0,
         "output_kind": RequestOutputKind.DELTA if watched else RequestOutputKind.FINAL_ONLY,
     }
-    prompt, capture = row.prompt, spec.capture
-    return Order(
-        prompt.tokens,
-        row.plan,
-        params,
-        () if capture is None else capture.sites,
-        () if capture is None else resolve_positions(capture.positions, prompt),
-        "after" if capture is None else capture.at,
-        spec.readout,
-    )
+    return Order.of(row.prompt, row.plan, params, spec.capture, spec.readout)
 
 
 def _close(batch: Batch, index: int, row: Row, cached: int) -> Event:

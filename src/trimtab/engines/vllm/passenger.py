@@ -16,11 +16,11 @@ import numpy as np
 
 from trimtab.engines.exactness import rows_of
 from trimtab.engines.requests import Completion, Receipt, Request, Sample
-from trimtab.engines.vllm.boarding import Order, board, distrust, reading_of
+from trimtab.engines.vllm.boarding import Order, board, check_ended, distrust, reading_of
 from trimtab.engines.vllm.ledger import Record
 from trimtab.engines.vllm.ticket import KEY
 from trimtab.errors import InputError, SteeringLost
-from trimtab.prompts import Prompt, resolve_positions
+from trimtab.prompts import Prompt
 from trimtab.readouts import Readings
 from trimtab.resolved import ResolvedPlan
 
@@ -40,16 +40,7 @@ class Passenger:
         self.params = copy.copy(params)
         if self.params.logprobs is None:
             self.params.logprobs = 0  # those of the chosen tokens
-        spec = request.capture
-        self.order = Order(
-            request.prompt.tokens,
-            request.plan,
-            {},
-            () if spec is None else spec.sites,
-            () if spec is None else resolve_positions(spec.positions, request.prompt),
-            "after" if spec is None else spec.at,
-            request.readout,
-        )
+        self.order = Order.of(request.prompt, request.plan, {}, request.capture, request.readout)
         self._records: list[Record] = []
         key, held = engine.new_key(), list[tuple[str, ...]]()
         self._leave = weakref.finalize(self, _leave, engine.ledger.close, engine.parted.append, key, held)
@@ -93,9 +84,7 @@ class Passenger:
         return await asyncio.to_thread(self.completion, output)
 
     def _sample(self, done: Any) -> Sample:
-        if done.finish_reason == "error":
-            why = done.stop_reason or "vLLM does not say why"
-            raise SteeringLost(f"the request was not steered as asked, and is withheld: {why}")
+        check_ended(done)
         order, tokens = self.order, tuple(int(t) for t in done.token_ids)
         length = len(order.tokens)
         end, capture, readings = length + len(tokens) - 1, None, None

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from trimtab.engines.base import Engine
 from trimtab.engines.requests import ScoreRequest
 from trimtab.errors import InputError
@@ -20,7 +18,7 @@ from trimtab.evaluation.log_ratio import BATCH
 from trimtab.evaluation.samples import Ledger, Memory, Record
 from trimtab.evaluation.scorers.choices import Asked, ChoiceScorer
 from trimtab.plans import EMPTY
-from trimtab.records import unit_key
+from trimtab.records import finite, unit_key
 from trimtab.resolved import ResolvedPlan
 
 
@@ -111,11 +109,7 @@ def _run(engine: Engine, scorer: ChoiceScorer, batch: Sequence[_Unit], seed: int
             "seed": seed,
             "model": engine.info.id,
             "revision": engine.info.revision,
-            "options": {name: _finite(v) for name, v in options.items()},
+            "options": finite(options),
             "target": unit.asked.target,
-            "scores": {scorer.name: {scorer.target: _finite(value)}},
+            "scores": {scorer.name: {scorer.target: finite(value)}},
         }
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -69,7 +69,7 @@ def report(found: Effects, about: About) -> folder.Report:
         )
     body += parts.section("Random directions", "", parts.tables(papers[1:])) if papers[1:] else ""
     body += parts.card(block) if block else ""
-    facts = [("model", about.model + (f" at {about.revision[:16]}" if about.revision else ""))]
+    facts = [("model", card.model_at(about.model, about.revision))]
     facts += [("vectors", ", ".join(about.vectors)), ("at", about.where)] if about.vectors else []
     facts += [("questions", str(found.n)), ("chance", f"{found.chance:.0%}"), *about.facts,
               ("command", about.command)]  # fmt: skip
@@ -176,10 +176,7 @@ def _card(found: Effects, about: About) -> card.Card:
 
 
 def _est(e: Estimate | None) -> str:
-    if e is None:
-        return "–"
-    bounds = "" if np.isnan(e.low) else f" [{e.low:+.2f}, {e.high:+.2f}]"
-    return f"{e.mean:+.2f}{bounds}".replace("-", "−")
+    return "–" if e is None else e.words("+.2f").replace("-", "−")
 
 
 def _signed(value: float) -> str:

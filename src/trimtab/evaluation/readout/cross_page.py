@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ def report(found: Cross, about: About) -> folder.Report:
         body += parts.section(f"Examples: {concept}", "", inside) if inside else ""
     body += parts.section("Every number", "", parts.tables(papers[:1])) + parts.card(block)
     facts = (
-        ("model", about.model + (f" at {about.revision[:16]}" if about.revision else "")),
+        ("model", card.model_at(about.model, about.revision)),
         ("method", about.method), ("steered at", f"{about.steered}, dose {found.dose:+g}"), ("read at", about.read),
         ("prompts", str(found.n)), *about.facts, ("command", about.command),
     )  # fmt: skip
@@ -146,14 +146,6 @@ def entries(found: Cross) -> Paper:
 
 def matrix(found: Cross) -> Paper:
     """A row per steered concept, a column per reading."""
-    columns = (
-        Column("steered", "steered", kind="text"),
-        *(Column(f"read_{c}", c, "+.2f", "estimate") for c in found.read),
-    )
-    rows = tuple(
-        {"steered": s, **{f"read_{c}": e for c, e in zip(found.read, row, strict=True)}}
-        for s, row in zip(found.steered, found.change, strict=True)
-    )
     said = _told(found)
     if found.null is not None:
         bands = "; ".join(
@@ -162,23 +154,27 @@ def matrix(found: Cross) -> Paper:
         )
         said = (*said, f"95 % of random directions of the same dose move the readings by: {bands}.")
     title = f"Change of each reading (columns), steered by dose {found.dose:+g}"
-    return Paper("matrix", title, columns, rows, said)
+    return Paper("matrix", title, *_square_table("steered", found, found.change), said)
+
+
+def _square_table(
+    key: str, found: Cross, change: Sequence[Sequence[Estimate]]
+) -> tuple[tuple[Column, ...], tuple[dict[str, Any], ...]]:
+    """Columns and rows: a row per concept that acts, a column per reading."""
+    readings = (Column(f"read_{c}", c, "+.2f", "estimate") for c in found.read)
+    rows = tuple(
+        {key: s, **{f"read_{c}": e for c, e in zip(found.read, row, strict=True)}}
+        for s, row in zip(found.steered, change, strict=True)
+    )
+    return (Column(key, key, kind="text"), *readings), rows
 
 
 def told(found: Cross) -> tuple[Paper, ...]:
     """The matrix of the prompt baseline: words in front of the prompt instead of a vector."""
     if not found.told:
         return ()
-    columns = (
-        Column("told", "told", kind="text"),
-        *(Column(f"read_{c}", c, "+.2f", "estimate") for c in found.read),
-    )
-    rows = tuple(
-        {"told": s, **{f"read_{c}": e for c, e in zip(found.read, row, strict=True)}}
-        for s, row in zip(found.steered, found.told, strict=True)
-    )
     title = "The same readings where words in front of the prompt name the concept, and nothing is steered"
-    return (Paper("prompts", title, columns, rows),)
+    return (Paper("prompts", title, *_square_table("told", found, found.told)),)
 
 
 def _told(found: Cross) -> tuple[str, ...]:

@@ -26,6 +26,11 @@ def model_words(model: str, revision: str | None) -> str:
     return f"`{model}`" + (f" at revision `{revision}`" if revision else ", no revision known")
 
 
+def model_at(model: str, revision: str | None) -> str:
+    """As `model_words`, for the top of a page."""
+    return model + (f" at {revision[:16]}" if revision else "")
+
+
 def markdown(cards: Sequence[Card], command: str) -> str:
     """One section per card, and how to reproduce them."""
     parts = []

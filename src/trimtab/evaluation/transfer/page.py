@@ -69,7 +69,7 @@ def report(done: Report, run: Run, methods: Mapping[str, Method]) -> folder.Repo
     body += parts.section("Every number", "", parts.tables(rest)) + (
         parts.card(block) if done.openings else ""
     )
-    facts = (("model", card_model(run)), ("dilemmas reported on", str(done.n)),
+    facts = (("model", card.model_at(run.model, run.revision)), ("dilemmas reported on", str(done.n)),
              ("dilemmas that only chose the strength", str(done.n_select)),
              ("method × strength cells tried", str(done.tried)), *run.facts)  # fmt: skip
     page = parts.page("trimtab eval dilemmas", f"Does it transfer? {done.target}", _lede(done), facts, body)
@@ -108,11 +108,6 @@ def board_report(found: Board, target: str, command: str) -> folder.Report:
     body = parts.section("Four rules side by side", RULES, paper.html())
     page = parts.page("trimtab eval leaderboard", f"Leaderboard: {target}", paper.notes[0], facts, body)
     return folder.Report(page, (paper,))
-
-
-def card_model(run: Run) -> str:
-    """The model and its revision in words."""
-    return run.model + (f" at {run.revision[:16]}" if run.revision else "")
 
 
 def _ship(o: Opening, calibrated: Ship | None) -> Ship | None:

@@ -18,7 +18,7 @@ from trimtab.evaluation.transfer.effects import Items
 from trimtab.evaluation.transfer.measurement import Bench, Measured, Reply
 from trimtab.plans import EMPTY
 from trimtab.prompts import Prompt
-from trimtab.records import unit_key
+from trimtab.records import finite, unit_key
 
 Record = dict[str, Any]
 
@@ -34,6 +34,7 @@ def rows_of(bench: Bench, cell: Cell, here: Measured, items: Items, target: str)
     """The rows of a measured cell, in the order of `keys_of`. `scores` are towards the target, as the table counts
     them: there are none where a dilemma takes no side."""
     y = items.label(target)
+    numbers = {"log_ratio": here.log_ratio, "mass": here.mass, "prompt_nll": here.prompt_nll}
     for i, (asked, prompt) in enumerate(zip(bench.rows, bench.asked(cell), strict=True)):
         side = float(asked.sign * y[asked.item])
         yield {
@@ -41,17 +42,15 @@ def rows_of(bench: Bench, cell: Cell, here: Measured, items: Items, target: str)
             "sign": asked.sign,
             "question": asked.question,
             **_about(bench, cell, prompt),
-            **_number("log_ratio", here.log_ratio[i]),
-            **_number("mass", here.mass[i]),
-            **_number("prompt_nll", here.prompt_nll[i]),
+            **{n: finite(v[i]) for n, v in numbers.items()},
             **_free(here, i),
-            "scores": {"log_ratio": {target: _finite(side * here.log_ratio[i]) if side else None}},
+            "scores": {"log_ratio": {target: finite(side * here.log_ratio[i]) if side else None}},
         }
     for i, prompt in enumerate(bench.neutral):
         yield {
             "item": f"neutral-{i}",
             **_about(bench, cell, prompt),
-            **_number("neutral_nll", here.neutral_nll[i]),
+            "neutral_nll": finite(here.neutral_nll[i]),
         }
 
 
@@ -109,11 +108,3 @@ def measured_of(bench: Bench, cell: Cell, done: Mapping[str, Mapping[str, Any]])
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """Numbers of all rows; a run keeps null for those that are not finite."""
     return np.array([np.nan if r[name] is None else r[name] for r in rows], np.float64)
-
-
-def _number(name: str, value: float) -> Record:
-    return {name: _finite(value)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
